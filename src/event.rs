@@ -1,0 +1,316 @@
+//! What services publish: a topic, a type, a payload. Checked once, here, at the edge.
+//!
+//! Behind this file an event is a [`Draft`]: it is known to be well formed, its bytes are encoded, and only its
+//! place in the log's order is missing. Nothing behind it parses or checks again.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::clock::Now;
+use crate::frame;
+
+/// The longest topic or type, in bytes.
+pub const NAME_MAX: usize = 128;
+
+/// The topic that listens to everything, and the one an event goes to when it names none.
+pub const ALL: &str = "all";
+
+/// The type of an event that names none.
+const DEFAULT_TYPE: &str = "notification";
+
+/// Types that only the broker itself sends.
+const RESERVED_TYPES: [&str; 3] = ["connected", "heartbeat", "gap"];
+
+/// How deep an event's JSON may nest. Listeners parse it with recursive parsers of their own, and several of those
+/// give up (or worse) not far above this.
+const DEPTH_MAX: usize = 128;
+
+/// Why something that came from outside is not an event. The text names what was wrong and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid(pub String);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// One history's name: ids of different epochs cannot be compared. New with every start of an in-memory history.
+///
+/// 1 to 16 characters of `0-9a-z`, so that `<epoch>-<sequence>` splits at its only hyphen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch(Arc<str>);
+
+impl Epoch {
+    /// The longest epoch, in bytes.
+    pub const MAX: usize = 16;
+
+    /// A name no earlier history had: the start's time in milliseconds and some chance, in base 36.
+    pub fn fresh(now: Now) -> Epoch {
+        use std::hash::{BuildHasher, RandomState};
+        // RandomState is seeded by the operating system: two brokers started in the same millisecond differ.
+        let chance = RandomState::new().hash_one(now.unix_ms()) % (36 * 36 * 36);
+        Epoch(base36(now.unix_ms() * 36 * 36 * 36 + chance).into())
+    }
+
+    /// The epoch as it stands in an id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn base36(mut n: u64) -> String {
+    let mut digits = Vec::with_capacity(Epoch::MAX);
+    while n > 0 || digits.is_empty() {
+        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(n % 36) as usize]);
+        n /= 36;
+    }
+    digits.iter().rev().map(|&b| char::from(b)).collect()
+}
+
+/// The id of an event, `<epoch>-<sequence>`, borrowed from whatever text it was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventId<'a> {
+    /// The history it belongs to.
+    pub epoch: &'a str,
+    /// The place in that history, counting from 1; 0 stands before the first event.
+    pub seq: u64,
+}
+
+impl<'a> EventId<'a> {
+    /// Reads an id. `None` where the text has another shape, and so comes from another history.
+    pub fn parse(text: &'a str) -> Option<EventId<'a>> {
+        let (epoch, seq) = text.rsplit_once('-')?;
+        if epoch.is_empty() || seq.is_empty() || !seq.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        Some(EventId { epoch, seq: seq.parse().ok()? })
+    }
+}
+
+impl fmt::Display for EventId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+/// Checks a topic's name: 1 to [`NAME_MAX`] bytes, no control character, no comma (commas separate topics).
+///
+/// # Errors
+/// Says which of these it breaks.
+pub fn check_topic(name: &str) -> Result<(), Invalid> {
+    check_name("topic", name)?;
+    match name.contains(',') {
+        true => Err(Invalid(format!("topic {name:?} contains a comma; an event goes to one topic"))),
+        false => Ok(()),
+    }
+}
+
+/// Checks an event's type: 1 to [`NAME_MAX`] bytes, no control character, none of the broker's own types.
+///
+/// # Errors
+/// Says which of these it breaks.
+pub fn check_type(kind: &str) -> Result<(), Invalid> {
+    check_name("type", kind)?;
+    match RESERVED_TYPES.contains(&kind) {
+        true => Err(Invalid(format!("type {kind:?} is reserved for the broker itself"))),
+        false => Ok(()),
+    }
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), Invalid> {
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Err(Invalid(format!("{what} has {} bytes; expected 1 to {NAME_MAX}", name.len())));
+    }
+    // A line end here would inject SSE fields; the other control characters have no use in a name either.
+    match name.chars().find(|c| c.is_control()) {
+        Some(c) => Err(Invalid(format!("{what} contains the control character {c:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// A checked and encoded event that has no place in the order yet.
+#[derive(Debug)]
+pub struct Draft {
+    /// Where it goes.
+    pub topic: Box<str>,
+    /// Its bytes, complete but for the id.
+    pub frame: frame::Unsealed,
+}
+
+impl Draft {
+    fn new(topic: &str, kind: &str, data: frame::Data<'_>, now: Now) -> Result<Draft, Invalid> {
+        check_topic(topic)?;
+        check_type(kind)?;
+        Ok(Draft { topic: topic.into(), frame: frame::event(topic, kind, data, now) })
+    }
+
+    /// An event from the query parameters of a broadcast; what is absent or empty gets its default.
+    ///
+    /// # Errors
+    /// Where topic or type break their rules.
+    pub fn from_query(topic: &str, kind: &str, message: Option<&str>, now: Now) -> Result<Draft, Invalid> {
+        Draft::new(or_default(topic, ALL), or_default(kind, DEFAULT_TYPE), frame::Data::Message(message), now)
+    }
+
+    /// An event from one JSON object, `{"topic":…,"type":…,"data":{…}}`. Other keys are ignored.
+    ///
+    /// # Errors
+    /// Where it is no such object, or its parts break their rules.
+    pub fn from_json(text: &str, now: Now) -> Result<Draft, Invalid> {
+        // serde would also read a struct from an array of its fields; the contract knows only objects.
+        if !text.trim_start().starts_with('{') {
+            return Err(Invalid("not a JSON object; expected {\"topic\":…,\"type\":…,\"data\":{…}}".to_owned()));
+        }
+        let event: JsonEvent<'_> =
+            serde_json::from_str(text).map_err(|e| Invalid(format!("not a JSON event object: {e}")))?;
+        event.draft(now)
+    }
+}
+
+fn or_default<'a>(given: &'a str, default: &'a str) -> &'a str {
+    if given.is_empty() { default } else { given }
+}
+
+/// Reads the body of a JSON broadcast: one object, or an array of at most `max` of them.
+///
+/// # Errors
+/// Where the text is not that; in an array, names the element. One bad element refuses all.
+pub fn drafts_from_json(text: &str, max: usize, now: Now) -> Result<Vec<Draft>, Invalid> {
+    if !text.trim_start().starts_with('[') {
+        return Ok(vec![Draft::from_json(text, now)?]);
+    }
+    // First the outer shape alone, so that an element's error can name the element.
+    let elements: Vec<&RawValue> =
+        serde_json::from_str(text).map_err(|e| Invalid(format!("not a JSON array of events: {e}")))?;
+    drafts(elements.iter().map(|raw| raw.get()), "element", max, now)
+}
+
+/// Reads the body of an NDJSON broadcast: at most `max` objects, one a line; empty lines are skipped.
+///
+/// # Errors
+/// As [`drafts_from_json`].
+pub fn drafts_from_ndjson(text: &str, max: usize, now: Now) -> Result<Vec<Draft>, Invalid> {
+    drafts(text.split('\n').filter(|line| !line.trim().is_empty()), "line", max, now)
+}
+
+fn drafts<'a>(parts: impl Iterator<Item = &'a str>, what: &str, max: usize, now: Now) -> Result<Vec<Draft>, Invalid> {
+    let mut drafts = Vec::new();
+    for (n, part) in parts.enumerate() {
+        if n == max {
+            return Err(Invalid(format!("the batch holds more than {max} events")));
+        }
+        // Elements count from 0 as in the array, lines from 1 as editors do.
+        let place = if what == "line" { n + 1 } else { n };
+        drafts.push(Draft::from_json(part, now).map_err(|e| Invalid(format!("{what} {place}: {e}")))?);
+    }
+    match drafts.is_empty() {
+        true => Err(Invalid(format!("the batch is empty; expected 1 to {max} events"))),
+        false => Ok(drafts),
+    }
+}
+
+/// The JSON shape of a broadcast. Absent, `null` and empty strings mean the default, as they did in the Go gateway.
+#[derive(Deserialize)]
+#[serde(expecting = "expected an object with topic, type and data")]
+struct JsonEvent<'a> {
+    #[serde(borrow, default)]
+    topic: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+impl JsonEvent<'_> {
+    fn draft(&self, now: Now) -> Result<Draft, Invalid> {
+        let raw = self.data.map_or("{}", RawValue::get);
+        check_depth(raw)?;
+        let keys: DataKeys = serde_json::from_str(raw).map_err(|_| Invalid("data is not a JSON object".to_owned()))?;
+        let data = frame::Data::Object { raw, empty: keys.empty, has_timestamp: keys.has_timestamp };
+        let topic = or_default(self.topic.as_deref().unwrap_or_default(), ALL);
+        let kind = or_default(self.kind.as_deref().unwrap_or_default(), DEFAULT_TYPE);
+        Draft::new(topic, kind, data, now)
+    }
+}
+
+/// What must be known of `data`'s own keys; its values are passed on as they came, never parsed.
+struct DataKeys {
+    empty: bool,
+    has_timestamp: bool,
+}
+
+impl<'de> Deserialize<'de> for DataKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = DataKeys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DataKeys, A::Error> {
+                let mut keys = DataKeys { empty: true, has_timestamp: false };
+                while let Some((IsTimestamp(is_timestamp), IgnoredAny)) = map.next_entry()? {
+                    keys.empty = false;
+                    keys.has_timestamp |= is_timestamp;
+                }
+                Ok(keys)
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+/// A key, read only as far as asking whether it is `timestamp`: no key is ever copied.
+struct IsTimestamp(bool);
+
+impl<'de> Deserialize<'de> for IsTimestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = IsTimestamp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<IsTimestamp, E> {
+                Ok(IsTimestamp(key == "timestamp"))
+            }
+        }
+        deserializer.deserialize_str(Key)
+    }
+}
+
+/// Refuses JSON (known to be well formed) that nests deeper than [`DEPTH_MAX`].
+fn check_depth(json: &str) -> Result<(), Invalid> {
+    // Nearly every event has fewer brackets than that in all, strings included: one quick count and done.
+    if memchr::memchr2_iter(b'{', b'[', json.as_bytes()).take(DEPTH_MAX + 1).count() <= DEPTH_MAX {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err(Invalid(format!("data nests deeper than {DEPTH_MAX} levels")));
+        }
+    }
+    Ok(())
+}

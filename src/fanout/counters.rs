@@ -1,0 +1,64 @@
+//! What the shards count. Each counter has one writer, its shard, so counting is a load and a store.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::CloseReason;
+
+/// Declares the counters once, and with them their sum.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One shard's counters.
+        #[derive(Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: AtomicU64,)*
+            closed: [AtomicU64; CloseReason::ALL.len()],
+        }
+
+        /// All shards' counters, added up at one moment.
+        #[derive(Debug, Clone, Default, serde::Serialize)]
+        pub struct Totals {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Streams that ended, by reason.
+            pub closed: std::collections::BTreeMap<&'static str, u64>,
+        }
+
+        impl Counters {
+            pub(super) fn add_to(&self, totals: &mut Totals) {
+                $(totals.$name += self.$name.load(Relaxed);)*
+                for (reason, count) in CloseReason::ALL.iter().zip(&self.closed) {
+                    *totals.closed.entry(reason.as_str()).or_default() += count.load(Relaxed);
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Streams taken over.
+    opened,
+    /// Events handed to the kernel, counted for each stream.
+    delivered,
+    /// Bytes handed to the kernel.
+    bytes,
+    /// Heartbeats handed to the kernel.
+    heartbeats,
+    /// Writes that handed over at least one event: `delivered / writes` is how well events coalesce.
+    writes,
+    /// Times a stream's socket took no more and the stream fell back to reading the log at its own pace.
+    stalls,
+    /// Gaps told.
+    gaps,
+    /// Times the shard itself fell behind what the log keeps.
+    lags,
+}
+
+impl Counters {
+    pub(super) fn count_closed(&self, reason: CloseReason) {
+        bump(&self.closed[reason as usize], 1);
+    }
+}
+
+/// Adds to a counter that nobody else writes.
+pub(super) fn bump(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed) + n, Relaxed);
+}

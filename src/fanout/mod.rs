@@ -1,0 +1,252 @@
+//! The fan-out: shard threads that own the streams' sockets and write to them what the log holds.
+//!
+//! Read in the order `latch` (how a shard is woken), `shard` (its loop), `audience` and `stream` (what it holds),
+//! `wheel` (how it keeps time).
+
+mod audience;
+mod counters;
+mod latch;
+mod shard;
+mod stream;
+mod wheel;
+
+/// The atomics that the latch is built on, named here so that `tests/loom.rs` can put its own in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+}
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::frame::{Framing, HeartbeatStyle};
+use crate::log::{Listening, Log};
+
+use counters::Counters;
+pub use counters::Totals;
+use latch::Latch;
+pub use stream::CloseReason;
+pub use wheel::Wheel;
+
+/// How the shards treat their streams.
+#[derive(Debug, Clone)]
+pub struct FanoutConfig {
+    /// Shard threads, at least 1.
+    pub shards: usize,
+    /// Streams at most, all shards together.
+    pub max_streams: usize,
+    /// A stream that was sent nothing for this long is sent a heartbeat.
+    pub heartbeat: Duration,
+    /// How it looks.
+    pub heartbeat_style: HeartbeatStyle,
+    /// A stream whose socket takes nothing for this long is closed.
+    pub stall_timeout: Duration,
+    /// How long clients are told to wait before they reconnect.
+    pub retry: Duration,
+}
+
+/// A stream on its way from the HTTP side, which has read the request, to its shard, which writes everything.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection, non-blocking; nothing was written to it since the request.
+    pub socket: TcpStream,
+    /// The response's head and the stream's first frames, as they go onto the wire.
+    pub opening: Vec<u8>,
+    /// What it asked for.
+    pub listening: Listening,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// It gets what comes after this.
+    pub cursor: u64,
+    /// Losses up to here need not be told: the opening tells them, or nobody asked.
+    pub told: u64,
+    /// After so many events it ends.
+    pub limit: Option<u32>,
+    /// Its place among the streams that the broker holds.
+    pub seat: Seat,
+}
+
+/// The right to be one of the broker's streams; dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat {
+    seats: Arc<Seats>,
+}
+
+impl Seat {
+    /// Leaves the seat taken; its shard gives it back by [`Seats::release`].
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.release();
+    }
+}
+
+#[derive(Debug)]
+struct Seats {
+    taken: AtomicUsize,
+    max: usize,
+    refused: AtomicU64,
+}
+
+impl Seats {
+    fn release(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What others see of a shard.
+#[derive(Debug)]
+struct Link {
+    inbox: Mutex<Vec<Command>>,
+    /// The newest event that a stream here wants.
+    wanted: AtomicU64,
+    latch: Latch,
+    waker: mio::Waker,
+    counters: Counters,
+}
+
+/// What a shard is told.
+#[derive(Debug)]
+enum Command {
+    Open(Arrival),
+    /// End all streams, spread over this time; then stop.
+    Drain(Duration),
+}
+
+impl Link {
+    fn post(&self, command: Command) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.wake();
+    }
+
+    fn inbox_is_empty(&self) -> bool {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn notify(&self, seq: u64) {
+        self.wanted.fetch_max(seq, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.latch.close()
+            && let Err(error) = self.waker.wake()
+        {
+            // An eventfd's counter cannot overflow here, so this is a bug or a dying system.
+            tracing::error!(%error, "cannot wake a shard");
+        }
+    }
+}
+
+/// The shards, seen from outside.
+#[derive(Debug)]
+pub struct Fanout {
+    links: Vec<Arc<Link>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    seats: Arc<Seats>,
+    next: AtomicUsize,
+}
+
+impl Fanout {
+    /// Starts the shards over `log`.
+    ///
+    /// # Errors
+    /// Where the system gives no poll or no thread.
+    pub fn start(config: &FanoutConfig, log: &Arc<Log>) -> io::Result<Fanout> {
+        let seats = Arc::new(Seats { taken: AtomicUsize::new(0), max: config.max_streams, refused: AtomicU64::new(0) });
+        let mut links = Vec::new();
+        let mut threads = Vec::new();
+        for id in 0..config.shards {
+            let poll = mio::Poll::new()?;
+            let link = Arc::new(Link {
+                inbox: Mutex::default(),
+                wanted: AtomicU64::new(0),
+                latch: Latch::new(),
+                waker: mio::Waker::new(poll.registry(), shard::WAKER)?,
+                counters: Counters::default(),
+            });
+            let shard = shard::Shard::new(id, config.clone(), log.clone(), link.clone(), poll, seats.clone());
+            let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || shard.run())?;
+            links.push(link);
+            threads.push(thread);
+        }
+        Ok(Fanout { links, threads: Mutex::new(threads), seats, next: AtomicUsize::new(0) })
+    }
+
+    /// The shard that the next stream goes to.
+    pub fn next_shard(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % self.links.len()
+    }
+
+    /// A seat for one more stream; `None` (and counted) when all are taken.
+    pub fn take_seat(&self) -> Option<Seat> {
+        let free = |taken| (taken < self.seats.max).then_some(taken + 1);
+        match self.seats.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
+            Ok(_) => Some(Seat { seats: self.seats.clone() }),
+            Err(_) => {
+                self.seats.refused.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Gives a stream to `shard`, the one its `listening` was registered for.
+    pub fn open(&self, shard: usize, arrival: Arrival) {
+        self.links[shard].post(Command::Open(arrival));
+    }
+
+    /// Tells the shards in `set` (a bit each, as [`crate::log::Appended::shards`]) that there is more to read, up to
+    /// `seq`.
+    pub fn notify(&self, set: u64, seq: u64) {
+        for (id, link) in self.links.iter().enumerate() {
+            if set & 1 << id.min(63) != 0 {
+                link.notify(seq);
+            }
+        }
+    }
+
+    /// Ends all streams in good order, spread over `grace`, and waits until the shards have stopped, which is soon
+    /// after `grace` at the latest.
+    pub fn drain(&self, grace: Duration) {
+        for link in &self.links {
+            link.post(Command::Drain(grace));
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a shard ended by a panic");
+            }
+        }
+    }
+
+    /// Streams connected now.
+    pub fn connected(&self) -> usize {
+        self.seats.taken.load(Ordering::Relaxed)
+    }
+
+    /// The most streams there may be.
+    pub fn max_streams(&self) -> usize {
+        self.seats.max
+    }
+
+    /// Streams refused because all seats were taken.
+    pub fn refused(&self) -> u64 {
+        self.seats.refused.load(Ordering::Relaxed)
+    }
+
+    /// The shards' counters, added up.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for link in &self.links {
+            link.counters.add_to(&mut totals);
+        }
+        totals
+    }
+}

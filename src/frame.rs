@@ -1,0 +1,316 @@
+//! The bytes of the stream: the only file that writes Server-Sent Events.
+//!
+//! A frame is one event's text as of WHATWG HTML, "Server-sent events", wrapped in one chunk of HTTP/1.1 (RFC 9112,
+//! section 7.1). Both forms share one allocation, the plain text being the middle of the chunk:
+//!
+//! ```text
+//! …room…  1a3 CRLF  id: k3j2-17 LF event: … LF data: … LF LF  CRLF
+//!         │         └────────────── plain ──────────────────┘     │
+//!         └──────────────────────── chunked ──────────────────────┘
+//! ```
+//!
+//! All but the id is written before the event has its place in the order. The id stands first because of that: it is
+//! written into the room in front, right-aligned, by a few bytes' copy while the log is locked, and nothing moves.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::clock::Now;
+use crate::event::{Epoch, EventId};
+
+/// How a connection marks where its body's parts begin and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// HTTP/1.1 with chunked transfer coding: every frame is a chunk.
+    Chunked,
+    /// The frames alone: HTTP/1.0, where the connection's end is the body's, and every carrier that frames by itself.
+    Plain,
+}
+
+impl Framing {
+    /// What ends the body.
+    pub fn terminator(self) -> &'static [u8] {
+        match self {
+            Framing::Chunked => b"0\r\n\r\n",
+            Framing::Plain => b"",
+        }
+    }
+}
+
+/// One frame, shared by every stream that gets it.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    bytes: Bytes,
+    /// Where the chunk begins, and where its text does; the text ends two bytes (CRLF) before the end.
+    chunk_at: u32,
+    text_at: u32,
+}
+
+/// Room in front of an unsealed frame: a chunk size of 8 digits and CRLF, `id: `, epoch, hyphen, 20 digits, LF.
+const ROOM: usize = 8 + 2 + 4 + Epoch::MAX + 1 + 20 + 1;
+
+const CRLF: &[u8] = b"\r\n";
+
+impl Frame {
+    /// The frame as `framing` has it.
+    pub fn bytes(&self, framing: Framing) -> &[u8] {
+        &self.bytes[self.range(framing)]
+    }
+
+    /// The same, shared, from its byte `from` on.
+    pub fn share(&self, framing: Framing, from: usize) -> Bytes {
+        let range = self.range(framing);
+        self.bytes.slice(range.start + from..range.end)
+    }
+
+    /// The memory it holds.
+    pub fn footprint(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn range(&self, framing: Framing) -> Range<usize> {
+        match framing {
+            Framing::Chunked => self.chunk_at as usize..self.bytes.len(),
+            Framing::Plain => self.text_at as usize..self.bytes.len() - CRLF.len(),
+        }
+    }
+}
+
+/// A frame that is complete but for its id.
+#[derive(Debug)]
+pub struct Unsealed {
+    buf: Vec<u8>,
+}
+
+impl Unsealed {
+    fn with_capacity(text: usize) -> Unsealed {
+        let mut buf = Vec::with_capacity(ROOM + text + CRLF.len());
+        buf.resize(ROOM, 0);
+        Unsealed { buf }
+    }
+
+    /// Writes the id and closes the frame.
+    pub fn seal(self, epoch: &Epoch, seq: u64) -> Frame {
+        let mut digits = itoa::Buffer::new();
+        self.close(&[b"id: ", epoch.as_str().as_bytes(), b"-", digits.format(seq).as_bytes(), b"\n"])
+    }
+
+    /// Closes the frame without an id: what a client must not resume from.
+    fn seal_without_id(self) -> Frame {
+        self.close(&[])
+    }
+
+    /// Puts the id's `parts`, and in front of them the chunk's size, at the end of the room.
+    fn close(mut self, parts: &[&[u8]]) -> Frame {
+        self.buf.extend_from_slice(CRLF);
+        let mut at = ROOM;
+        for part in parts.iter().rev() {
+            at -= part.len();
+            self.buf[at..at + part.len()].copy_from_slice(part);
+        }
+        let text_at = at;
+        let mut size = self.buf.len() - CRLF.len() - text_at;
+        at -= CRLF.len();
+        self.buf[at..text_at].copy_from_slice(CRLF);
+        loop {
+            at -= 1;
+            self.buf[at] = b"0123456789abcdef"[size % 16];
+            size /= 16;
+            if size == 0 {
+                break;
+            }
+        }
+        // Both are at most ROOM.
+        Frame { bytes: Bytes::from(self.buf), chunk_at: at as u32, text_at: text_at as u32 }
+    }
+
+    /// The `event:` line and the envelope around `data`: the one place that knows the JSON's outer shape.
+    fn envelope(&mut self, kind: &str, topic: Option<&str>, now: Now, data: impl FnOnce(&mut Vec<u8>)) {
+        let buf = &mut self.buf;
+        buf.extend_from_slice(b"event: ");
+        buf.extend_from_slice(kind.as_bytes());
+        buf.extend_from_slice(b"\ndata: {\"type\":");
+        json(buf, &kind);
+        buf.extend_from_slice(b",\"data\":");
+        data(buf);
+        text(buf, format_args!(",\"timestamp\":\"{}\"", now.nanos()));
+        if let Some(topic) = topic {
+            buf.extend_from_slice(b",\"topic\":");
+            json(buf, &topic);
+        }
+        buf.extend_from_slice(b"}\n\n");
+    }
+}
+
+fn json(buf: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(&mut *buf, value).expect("writing strings and numbers to memory cannot fail");
+}
+
+fn text(buf: &mut Vec<u8>, args: fmt::Arguments<'_>) {
+    buf.write_fmt(args).expect("writing to memory cannot fail");
+}
+
+/// An event's payload, from one of the two ways of publishing.
+#[derive(Debug, Clone, Copy)]
+pub enum Data<'a> {
+    /// A JSON object as it was sent, known to be well formed.
+    Object {
+        /// The text.
+        raw: &'a str,
+        /// Whether it has no key.
+        empty: bool,
+        /// Whether it has a key `timestamp`.
+        has_timestamp: bool,
+    },
+    /// The text that becomes `data.message`.
+    Message(Option<&'a str>),
+}
+
+/// Room for an envelope around a payload: the fixed text and two timestamps are 125 bytes.
+const ENVELOPE: usize = 128;
+
+/// Encodes a published event.
+pub fn event(topic: &str, kind: &str, data: Data<'_>, now: Now) -> Unsealed {
+    let payload = match data {
+        Data::Object { raw, .. } => raw.len(),
+        Data::Message(message) => message.map_or(0, str::len),
+    };
+    let mut frame = Unsealed::with_capacity(ENVELOPE + 2 * kind.len() + topic.len() + payload);
+    frame.envelope(kind, Some(topic), now, |buf| match data {
+        Data::Object { raw, has_timestamp: true, .. } => push_on_one_line(buf, raw),
+        Data::Object { raw, empty, .. } => {
+            let open = raw.strip_suffix('}').unwrap_or(raw);
+            push_on_one_line(buf, open);
+            text(buf, format_args!("{}\"timestamp\":\"{}\"}}", if empty { "" } else { "," }, now.seconds()));
+        }
+        Data::Message(message) => {
+            buf.push(b'{');
+            if let Some(message) = message {
+                buf.extend_from_slice(b"\"message\":");
+                json(buf, &message);
+                buf.push(b',');
+            }
+            text(buf, format_args!("\"timestamp\":\"{}\"}}", now.seconds()));
+        }
+    });
+    frame
+}
+
+/// Copies JSON so that it stays one `data:` line. Well-formed JSON has line ends only between tokens, where a space
+/// means the same.
+fn push_on_one_line(buf: &mut Vec<u8>, raw: &str) {
+    let from = buf.len();
+    buf.extend_from_slice(raw.as_bytes());
+    for byte in &mut buf[from..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+/// What a new stream is told first.
+#[derive(Debug, Clone, Copy)]
+pub struct Connected<'a> {
+    /// Names this stream, in logs too.
+    pub client_id: &'a str,
+    /// The topics as they were asked for.
+    pub topics: &'a str,
+    /// The place the stream goes on from: a client cut off before its first event resumes there.
+    pub id: EventId<'a>,
+    /// How long a client should wait before it reconnects, in milliseconds.
+    pub retry_ms: u64,
+}
+
+/// The first frame of a stream.
+///
+/// `retry:` goes inside it: alone in a block, several client libraries report it as an empty event.
+pub fn connected(connected: Connected<'_>, now: Now) -> Frame {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        client_id: &'a str,
+        message: &'static str,
+        topics: &'a str,
+    }
+    let Connected { client_id, topics, id, retry_ms } = connected;
+    let payload = Payload { client_id, message: "Connected to Nivo event stream", topics };
+    let mut frame = Unsealed::with_capacity(ENVELOPE + 160 + topics.len());
+    text(&mut frame.buf, format_args!("id: {id}\nretry: {retry_ms}\n"));
+    frame.envelope("connected", None, now, |buf| json(buf, &payload));
+    frame.seal_without_id()
+}
+
+/// How a heartbeat looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum HeartbeatStyle {
+    /// An event of type `heartbeat`, as the Go gateway sent it.
+    #[default]
+    Named,
+    /// A comment line: fewer bytes, and pages see nothing of it.
+    Comment,
+}
+
+/// A sign of life; it carries no id.
+pub fn heartbeat(style: HeartbeatStyle, now: Now) -> Frame {
+    match style {
+        HeartbeatStyle::Named => named_heartbeat(None, now),
+        HeartbeatStyle::Comment => {
+            let mut frame = Unsealed::with_capacity(16);
+            frame.buf.extend_from_slice(b": heartbeat\n\n");
+            frame.seal_without_id()
+        }
+    }
+}
+
+/// The last heartbeat of a stream that the broker is about to end: it tells the client when to come back.
+pub fn farewell(retry_ms: u64, now: Now) -> Frame {
+    named_heartbeat(Some(retry_ms), now)
+}
+
+fn named_heartbeat(retry_ms: Option<u64>, now: Now) -> Frame {
+    let mut frame = Unsealed::with_capacity(ENVELOPE);
+    if let Some(retry_ms) = retry_ms {
+        text(&mut frame.buf, format_args!("retry: {retry_ms}\n"));
+    }
+    frame.envelope("heartbeat", None, now, |buf| text(buf, format_args!("{{\"timestamp\":{}}}", now.unix_s())));
+    frame.seal_without_id()
+}
+
+/// Why a stream could not go on where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The id is not of this history.
+    UnknownEpoch,
+    /// Events after it are no longer kept.
+    Evicted,
+}
+
+impl GapReason {
+    /// The reason as it stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapReason::UnknownEpoch => "unknown_epoch",
+            GapReason::Evicted => "evicted",
+        }
+    }
+}
+
+/// Tells a stream that it missed events, and from where it goes on.
+pub fn gap(requested: &str, oldest: EventId<'_>, reason: GapReason, now: Now) -> Frame {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        requested: &'a str,
+        oldest: &'a str,
+        reason: &'static str,
+    }
+    let mut oldest_text = String::with_capacity(40);
+    write!(oldest_text, "{oldest}").expect("writing to memory cannot fail");
+    let payload = Payload { requested, oldest: &oldest_text, reason: reason.as_str() };
+    let mut frame = Unsealed::with_capacity(ENVELOPE + 120 + requested.len());
+    frame.envelope("gap", None, now, |buf| json(buf, &payload));
+    frame.seal_without_id()
+}

@@ -1,0 +1,232 @@
+//! All kept events in one sequence, and the rules by which they leave.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::topic::{History, Topic};
+use super::{Event, LogConfig, lock};
+use crate::clock::Now;
+use crate::event::Epoch;
+use crate::frame::Unsealed;
+
+/// What a topic with history weighs beside its events: itself, its name twice, its places in the maps.
+const TOPIC_WEIGHT: usize = 512;
+
+/// Topics by what they hold; the last one holds the most bytes, and among equals the oldest event.
+type ByWeight = BTreeMap<(usize, Reverse<u64>), Arc<Topic>>;
+
+/// Kept events, oldest first. An event that leaves from the middle leaves a hole, and holes are swept out once they
+/// are as many as the events: every operation is O(log n), amortized.
+#[derive(Debug)]
+pub(super) struct Order {
+    config: LogConfig,
+    places: VecDeque<Place>,
+    events: usize,
+    bytes: usize,
+    by_weight: ByWeight,
+    /// What has left its topic's history and stands here only as one of the newest, in the order of leaving.
+    detached: VecDeque<u64>,
+    newest: u64,
+    newest_ms: u64,
+    /// The newest event that left, and when that had been accepted.
+    lost: u64,
+    lost_ms: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    seq: u64,
+    accepted_ms: u64,
+    event: Option<Arc<Event>>,
+}
+
+impl Order {
+    pub(super) fn new(config: LogConfig) -> Order {
+        Order {
+            config,
+            places: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            by_weight: BTreeMap::new(),
+            detached: VecDeque::new(),
+            newest: 0,
+            newest_ms: 0,
+            lost: 0,
+            lost_ms: 0,
+        }
+    }
+
+    /// Gives an event its place here and in its topic.
+    pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, epoch: &Epoch, now: Now) {
+        self.newest += 1;
+        // A clock set back must not break the search by time.
+        self.newest_ms = self.newest_ms.max(now.unix_ms());
+        let event = Arc::new(Event {
+            seq: self.newest,
+            accepted_ms: self.newest_ms,
+            topic: topic.clone(),
+            frame: frame.seal(epoch, self.newest),
+        });
+        self.events += 1;
+        self.bytes += event.weight();
+        let (seq, accepted_ms) = (event.seq, event.accepted_ms);
+        self.places.push_back(Place { seq, accepted_ms, event: Some(event.clone()) });
+
+        let mut history = lock(topic.history());
+        self.reweigh(topic, &mut history, |history| history.push(event));
+        topic.count_published();
+        while history.len() > self.config.topic_events {
+            self.evict_oldest_of(topic, &mut history);
+        }
+        drop(history);
+        self.slide_live_window();
+    }
+
+    /// Applies the bounds on age and on the whole. Gives the topics that are left without history.
+    pub(super) fn trim(&mut self, now: Now) -> Vec<Arc<Topic>> {
+        let mut emptied = Vec::new();
+        let max_age_ms = u64::try_from(self.config.max_age.as_millis()).unwrap_or(u64::MAX);
+        let expired_ms = now.unix_ms().saturating_sub(max_age_ms);
+        loop {
+            let oldest = self.after(0).next().filter(|event| event.accepted_ms < expired_ms).cloned();
+            let Some(oldest) = oldest else { break };
+            self.evict(&oldest.topic, oldest.seq, &mut emptied);
+        }
+        while self.events > self.config.max_events || self.bytes > self.config.max_bytes {
+            // What only the live window still keeps goes first: it is in no history any more.
+            if let Some(seq) = self.detached.pop_front() {
+                self.remove(seq);
+                continue;
+            }
+            let Some(((_, Reverse(oldest)), heaviest)) = self.by_weight.last_key_value() else { break };
+            let (oldest, topic) = (*oldest, heaviest.clone());
+            self.evict(&topic, oldest, &mut emptied);
+        }
+        self.sweep_holes();
+        emptied
+    }
+
+    /// Removes the event `seq`, and what its topic has before it, wherever they still stand.
+    fn evict(&mut self, topic: &Arc<Topic>, seq: u64, emptied: &mut Vec<Arc<Topic>>) {
+        let mut history = lock(topic.history());
+        while history.oldest().is_some_and(|event| event.seq <= seq) {
+            self.evict_oldest_of(topic, &mut history);
+        }
+        self.remove(seq);
+        if history.is_empty() {
+            emptied.push(topic.clone());
+        }
+    }
+
+    /// Takes the oldest event out of its topic's history, and out of the order unless the live window has it.
+    fn evict_oldest_of(&mut self, topic: &Arc<Topic>, history: &mut History) {
+        let mut evicted = None;
+        self.reweigh(topic, history, |history| evicted = history.pop());
+        let Some(event) = evicted else { return };
+        topic.note_lost(&event);
+        match self.is_live(event.seq - 1) {
+            true => self.detached.push_back(event.seq),
+            false => self.remove(event.seq),
+        }
+    }
+
+    /// What has left the live window goes, if its topic's bound had put it out before.
+    fn slide_live_window(&mut self) {
+        while let Some(seq) = self.detached.front().copied().filter(|seq| !self.is_live(seq - 1)) {
+            self.detached.pop_front();
+            self.remove(seq);
+        }
+    }
+
+    /// Empties the place of `seq`.
+    fn remove(&mut self, seq: u64) {
+        let at = self.places.partition_point(|place| place.seq < seq);
+        let Some(place) = self.places.get_mut(at).filter(|place| place.seq == seq) else { return };
+        let Some(event) = place.event.take() else { return };
+        self.events -= 1;
+        self.bytes -= event.weight();
+        event.topic.note_gone(&event);
+        if seq > self.lost {
+            (self.lost, self.lost_ms) = (seq, event.accepted_ms);
+        }
+        while self.places.front().is_some_and(|place| place.event.is_none()) {
+            self.places.pop_front();
+        }
+    }
+
+    fn sweep_holes(&mut self) {
+        const NOT_WORTH_IT: usize = 1024;
+        if self.places.len() > 2 * self.events + NOT_WORTH_IT {
+            self.places.retain(|place| place.event.is_some());
+        }
+    }
+
+    /// Changes a topic's history and keeps its place among the topics by weight.
+    fn reweigh(&mut self, topic: &Arc<Topic>, history: &mut History, change: impl FnOnce(&mut History)) {
+        if let Some(key) = weight_key(history) {
+            self.by_weight.remove(&key);
+            self.bytes -= TOPIC_WEIGHT;
+        }
+        change(history);
+        if let Some(key) = weight_key(history) {
+            self.by_weight.insert(key, topic.clone());
+            self.bytes += TOPIC_WEIGHT;
+        }
+    }
+
+    /// The kept events after `cursor`, in order.
+    pub(super) fn after(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
+        let at = self.places.partition_point(|place| place.seq <= cursor);
+        self.places.range(at..).filter_map(|place| place.event.as_ref())
+    }
+
+    /// The kept events, newest first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.places.iter().rev().filter_map(|place| place.event.as_ref())
+    }
+
+    /// The first kept event that was accepted at `ms` or later.
+    pub(super) fn since(&self, ms: u64) -> Option<&Arc<Event>> {
+        let at = self.places.partition_point(|place| place.accepted_ms < ms);
+        self.places.range(at..).find_map(|place| place.event.as_ref())
+    }
+
+    /// Whether everything after `cursor` is within the live window.
+    pub(super) fn is_live(&self, cursor: u64) -> bool {
+        cursor + self.config.live_events as u64 >= self.newest
+    }
+
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    pub(super) fn lost_ms(&self) -> u64 {
+        self.lost_ms
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lets go of everything.
+    pub(super) fn clear(&mut self) {
+        for (_, topic) in std::mem::take(&mut self.by_weight) {
+            lock(topic.history()).clear();
+        }
+        self.places.clear();
+        self.detached.clear();
+    }
+}
+
+fn weight_key(history: &History) -> Option<(usize, Reverse<u64>)> {
+    history.oldest().map(|oldest| (history.bytes(), Reverse(oldest.seq)))
+}
