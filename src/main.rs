@@ -1,1 +1,104 @@
-fn main() {}
+//! The `fanfare` binary: allocator, arguments, runtime, exit code.
+
+use std::io::{IsTerminal, Write as _};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use fanfare::app::App;
+use fanfare::config::{Config, LogFormat, Stop};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `EX_USAGE` of sysexits.h: the settings are wrong, and starting again without changing them is no use.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let file_limit = raise_file_limit();
+    let config = match Config::read(std::env::args_os(), file_limit) {
+        Ok(config) => config,
+        Err(Stop::Asked(text)) => {
+            let _ = text.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Wrong(why)) => {
+            eprintln!("fanfare: {}", why.trim_start_matches("error: ").trim_end());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if let Err(why) = start_log(&config) {
+        eprintln!("fanfare: --log {:?}: {why}", config.log_filter);
+        return ExitCode::from(EXIT_USAGE);
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.http_threads)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
+    let listen = config.listen;
+    let result = runtime.block_on(async {
+        let streams = config.fanout.max_streams;
+        let app = App::start(config).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+        let address = app.address()?;
+        greet(address);
+        tracing::info!(%address, max_streams = streams, "listening");
+        app.run().await?;
+        Ok(())
+    });
+    // Connections that rest, and streams that a second signal cut short, are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Says where it listens and what to try, for the person who has just started it.
+fn greet(address: SocketAddr) {
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let greeting = format!(
+        "fanfare {} listening on http://{address}\n\
+         \n  listen:   curl -N 'http://{reachable}/api/v1/events?topics=demo'\n  \
+           publish:  curl -d '{{\"topic\":\"demo\",\"type\":\"hello\",\"data\":{{\"n\":1}}}}' \
+         -H 'Content-Type: application/json' http://{reachable}/api/v1/events/broadcast\n  \
+           stats:    curl http://{reachable}/api/v1/events/stats\n\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    // Whoever closed our standard output does not want to read this.
+    let _ = std::io::stdout().write_all(greeting.as_bytes());
+}
+
+fn start_log(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::builder().parse(&config.log_filter)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Raises the soft limit on open files to the hard one; gives the limit in force.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let in_force = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    // No limit at all is bounded here, since buffers are sized after it: ten million sockets.
+    const UNLIMITED: u64 = 10_000_000;
+    usize::try_from(in_force.unwrap_or(UNLIMITED).min(UNLIMITED)).unwrap_or(1024)
+}

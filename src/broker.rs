@@ -1,0 +1,239 @@
+//! The broker: the log and the fan-out over it, and the two things that can be asked of them.
+//!
+//! HTTP knows the broker; the broker knows no HTTP.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::event::{Draft, Epoch, EventId};
+use crate::fanout::{Fanout, FanoutConfig, Seat, Totals};
+use crate::frame::{self, Framing, GapReason};
+use crate::log::{Held, Listening, Log, LogConfig};
+
+/// What a stream asks for.
+#[derive(Debug)]
+pub struct Subscription<'a> {
+    /// The topics, checked, at least one.
+    pub topics: &'a [String],
+    /// The topics as they were written.
+    pub topics_text: &'a str,
+    /// Where it goes on from.
+    pub start: Start<'a>,
+    /// After so many events it ends.
+    pub limit: Option<u32>,
+    /// Names it.
+    pub client_id: &'a str,
+    /// How its body is framed.
+    pub framing: Framing,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// With what comes from now on.
+    Now,
+    /// After the event with this id.
+    After(&'a str),
+    /// With what is kept since a moment, at most so many of the newest events; at least one of the two is given.
+    Kept {
+        /// The moment, and how it was written.
+        since: Option<(Now, &'a str)>,
+        /// The number of events.
+        last: Option<usize>,
+    },
+}
+
+/// A stream that was let in: all that its shard needs except the connection.
+#[derive(Debug)]
+pub struct Admitted {
+    shard: usize,
+    listening: Listening,
+    seat: Seat,
+    framing: Framing,
+    cursor: u64,
+    told: u64,
+    limit: Option<u32>,
+    /// The stream's first frames, on the wire.
+    pub first: Vec<u8>,
+}
+
+/// Why a stream was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The broker holds as many streams as it may.
+    Full,
+    /// The broker is stopping.
+    Draining,
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// The last event's sequence number.
+    pub last: u64,
+    /// The streams connected.
+    pub clients: usize,
+}
+
+/// The log and the fan-out.
+#[derive(Debug)]
+pub struct Broker {
+    log: Arc<Log>,
+    fanout: Fanout,
+    retry: Duration,
+    started: Now,
+    draining: AtomicBool,
+}
+
+impl Broker {
+    /// Starts the shards over an empty log.
+    ///
+    /// # Errors
+    /// Where the system does not give what the shards need.
+    pub fn start(log: LogConfig, fanout: &FanoutConfig) -> io::Result<Broker> {
+        let started = Now::read();
+        let log = Arc::new(Log::new(log, fanout.shards, Epoch::fresh(started)));
+        let retry = fanout.retry;
+        let fanout = Fanout::start(fanout, &log)?;
+        Ok(Broker { log, fanout, retry, started, draining: AtomicBool::new(false) })
+    }
+
+    /// Accepts events, all or (by its caller) none, and wakes those who want them. Waits for no subscriber.
+    pub fn publish(&self, drafts: Vec<Draft>, now: Now) -> Published {
+        let appended = self.log.append(drafts, now);
+        self.fanout.notify(appended.shards, appended.last);
+        Published { last: appended.last, clients: self.fanout.connected() }
+    }
+
+    /// Lets a stream in, or not.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn subscribe(&self, asked: &Subscription<'_>, now: Now) -> Result<Admitted, Refused> {
+        if self.is_draining() {
+            return Err(Refused::Draining);
+        }
+        let seat = self.fanout.take_seat().ok_or(Refused::Full)?;
+        let shard = self.fanout.next_shard();
+        let listening = self.log.join(asked.topics.iter().map(String::as_str), shard);
+        // After joining: what is published from here on is after this head, or wakes the shard.
+        let (cursor, told, gap) = self.place(asked.start, &listening, self.log.head());
+
+        let connected = frame::Connected {
+            client_id: asked.client_id,
+            topics: asked.topics_text,
+            id: self.log.id(cursor),
+            retry_ms: self.retry.as_millis() as u64,
+        };
+        let mut first = frame::connected(connected, now).bytes(asked.framing).to_vec();
+        if let Some((requested, reason)) = gap {
+            let oldest = match self.log.oldest(listening.interest()) {
+                0 => self.log.head(),
+                oldest => oldest,
+            };
+            let gap = frame::gap(requested, self.log.id(oldest), reason, now);
+            first.extend_from_slice(gap.bytes(asked.framing));
+        }
+        Ok(Admitted { shard, listening, seat, framing: asked.framing, cursor, told, limit: asked.limit, first })
+    }
+
+    /// The cursor to start with, the losses that need no telling, and the gap to tell at once.
+    fn place<'a>(
+        &self,
+        start: Start<'a>,
+        listening: &Listening,
+        head: u64,
+    ) -> (u64, u64, Option<(&'a str, GapReason)>) {
+        let interest = listening.interest();
+        match start {
+            Start::Now => (head, 0, None),
+            Start::After(text) => match EventId::parse(text) {
+                // An id past the head was given by another history of the same name, which cannot be; but who knows.
+                Some(id) if id.epoch == self.log.epoch().as_str() && id.seq <= head => (id.seq, 0, None),
+                // Another history: everything kept may be new to this client.
+                _ => (0, self.log.lost(interest), Some((text, GapReason::UnknownEpoch))),
+            },
+            Start::Kept { since, last } => {
+                let lost = self.log.lost(interest);
+                let (since_cursor, gap) = match since {
+                    Some((moment, text)) => {
+                        let (cursor, lost) = self.log.cursor_since(interest, moment);
+                        (cursor, lost.then_some((text, GapReason::Evicted)))
+                    }
+                    None => (0, None),
+                };
+                let last_cursor = last.map_or(0, |n| self.log.cursor_before_last(interest, n));
+                // Whoever asked for the last few does not miss what is before them.
+                let gap = gap.filter(|_| last_cursor <= since_cursor);
+                (since_cursor.max(last_cursor), lost, gap)
+            }
+        }
+    }
+
+    /// Gives an admitted stream its connection; `head` is what the carrier wants to have sent before the frames.
+    pub fn open(&self, admitted: Admitted, socket: std::net::TcpStream, mut head: Vec<u8>) {
+        let Admitted { shard, listening, seat, framing, cursor, told, limit, first } = admitted;
+        head.extend_from_slice(&first);
+        let arrival = crate::fanout::Arrival { socket, opening: head, listening, framing, cursor, told, limit, seat };
+        self.fanout.open(shard, arrival);
+    }
+
+    /// The id of the event with sequence number `seq`.
+    pub fn id(&self, seq: u64) -> EventId<'_> {
+        self.log.id(seq)
+    }
+
+    /// Streams connected now.
+    pub fn connected(&self) -> usize {
+        self.fanout.connected()
+    }
+
+    /// The most streams there may be.
+    pub fn max_streams(&self) -> usize {
+        self.fanout.max_streams()
+    }
+
+    /// Streams refused because there were as many as there may be.
+    pub fn refused(&self) -> u64 {
+        self.fanout.refused()
+    }
+
+    /// The shards' counters.
+    pub fn totals(&self) -> Totals {
+        self.fanout.totals()
+    }
+
+    /// What the log keeps.
+    pub fn held(&self) -> Held {
+        self.log.held()
+    }
+
+    /// When it started.
+    pub fn started(&self) -> Now {
+        self.started
+    }
+
+    /// Lets the log age; to be called about once a second.
+    pub fn expire(&self, now: Now) {
+        self.log.expire(now);
+    }
+
+    /// Whether it is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Lets no more streams in. Publishing goes on: those who still listen still hear.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all streams, spread over `grace`; returns when the shards have stopped. Blocks the calling thread.
+    pub fn drain(&self, grace: Duration) {
+        self.begin_drain();
+        self.fanout.drain(grace);
+    }
+}

@@ -1,0 +1,355 @@
+//! Settings: flags, environment, an optional TOML file, defaults, in that order of precedence, made into the typed
+//! configuration of each part.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+
+use crate::fanout::FanoutConfig;
+use crate::frame::HeartbeatStyle;
+use crate::http::publish::PublishConfig;
+use crate::http::subscribe::SubscribeConfig;
+use crate::log::LogConfig;
+use crate::server::{ServerConfig, SocketConfig, dual_stack};
+
+/// A span of time, written as `30s`, `500ms`, `10m` or `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let span = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+        span.map(Span).ok_or_else(|| format!("{text:?} is no span of time; expected one such as 500ms, 30s or 10m"))
+    }
+}
+
+/// A number of bytes, written as `65536`, `64KiB` or `1MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub usize);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bytes, String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match text[digits.len()..].trim() {
+            "" | "B" => Some(1usize),
+            "kB" | "KB" => Some(1000),
+            "MB" => Some(1_000_000),
+            "GB" => Some(1_000_000_000),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1 << 30),
+            _ => None,
+        };
+        let bytes = digits.parse::<usize>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
+        bytes.map(Bytes).ok_or_else(|| format!("{text:?} is no number of bytes; expected one such as 65536 or 64KiB"))
+    }
+}
+
+/// In the file both are strings, and bytes may be a plain number too.
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(usize),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(n) => Ok(Bytes(n)),
+            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Fanfare, a broker for Server-Sent Events: services publish by HTTP POST, browsers listen.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Flags {
+    /// A TOML file with settings: the names of these flags, without the dashes in front.
+    #[arg(long, env = "FANFARE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    nivo: Nivo,
+}
+
+/// Names that the Nivo platform's deployments set. They count less than Fanfare's own.
+#[derive(Debug, Default, Args)]
+struct Nivo {
+    /// The port to listen on, on all addresses (as the Go gateway did), unless --listen says otherwise.
+    #[arg(long, env = "SERVICE_PORT", value_name = "PORT")]
+    service_port: Option<u16>,
+    /// The deployment's environment; in `production` the log is JSON unless --log-format says otherwise.
+    #[arg(long, env = "ENVIRONMENT", value_name = "NAME")]
+    environment: Option<String>,
+}
+
+/// Declares the settings once: the fields, and how two sources of them are laid over each other.
+macro_rules! settings {
+    ($($(#[$meta:meta])* $name:ident: $type:ty,)*) => {
+        /// All settings; what is absent has its default.
+        #[derive(Debug, Default, Args, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        struct Settings {
+            $($(#[$meta])* $name: Option<$type>,)*
+        }
+
+        impl Settings {
+            fn or(self, other: Settings) -> Settings {
+                Settings { $($name: self.$name.or(other.$name),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address to listen on [default: 127.0.0.1:8000].
+    #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Threads that write to streams [default: one a core].
+    #[arg(long, env = "FANFARE_SHARDS", value_name = "N")]
+    shards: usize,
+    /// Threads that read requests [default: one a core, at most 4].
+    #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N")]
+    http_threads: usize,
+    /// Streams at most; one more gets 503 [default: what the limit on open files leaves].
+    #[arg(long, env = "FANFARE_MAX_STREAMS", value_name = "N")]
+    max_streams: usize,
+    /// Connections at most that are not streams; more wait [default: what the limit on open files leaves].
+    #[arg(long, env = "FANFARE_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: usize,
+    /// A stream that was sent nothing for this long is sent a heartbeat [default: 30s].
+    #[arg(long, env = "FANFARE_HEARTBEAT", value_name = "SPAN")]
+    heartbeat: Span,
+    /// How heartbeats look: an event named `heartbeat`, or a comment [default: named].
+    #[arg(long, env = "FANFARE_HEARTBEAT_STYLE", value_name = "STYLE")]
+    heartbeat_style: HeartbeatStyle,
+    /// How long clients are told to wait before they reconnect [default: 3s].
+    #[arg(long, env = "FANFARE_RETRY", value_name = "SPAN")]
+    retry: Span,
+    /// A stream whose client takes nothing for this long is closed [default: 60s].
+    #[arg(long, env = "FANFARE_STALL_TIMEOUT", value_name = "SPAN")]
+    stall_timeout: Span,
+    /// A connection whose peer acknowledges nothing for this long is closed (TCP_USER_TIMEOUT) [default: 60s].
+    #[arg(long, env = "FANFARE_PEER_TIMEOUT", value_name = "SPAN")]
+    peer_timeout: Span,
+    /// The kernel's send buffer for a connection (SO_SNDBUF); 0 leaves it to the kernel [default: 64KiB].
+    #[arg(long, env = "FANFARE_SEND_BUFFER", value_name = "BYTES")]
+    send_buffer: Bytes,
+    /// Events kept for replay, all topics together [default: 1000000].
+    #[arg(long, env = "FANFARE_HISTORY_EVENTS", value_name = "N")]
+    history_events: usize,
+    /// Memory for kept events, all topics together [default: 64MiB].
+    #[arg(long, env = "FANFARE_HISTORY_BYTES", value_name = "BYTES")]
+    history_bytes: Bytes,
+    /// How long an event is kept [default: 1h].
+    #[arg(long, env = "FANFARE_HISTORY_AGE", value_name = "SPAN")]
+    history_age: Span,
+    /// Events kept of one topic [default: 10000].
+    #[arg(long, env = "FANFARE_TOPIC_EVENTS", value_name = "N")]
+    topic_events: usize,
+    /// The newest events of all topics, kept past --topic-events for readers just behind [default: 1024].
+    #[arg(long, env = "FANFARE_LIVE_EVENTS", value_name = "N")]
+    live_events: usize,
+    /// Topics that one stream may name [default: 64].
+    #[arg(long, env = "FANFARE_MAX_TOPICS", value_name = "N")]
+    max_topics: usize,
+    /// A publish request's body [default: 1MiB].
+    #[arg(long, env = "FANFARE_MAX_BODY", value_name = "BYTES")]
+    max_body: Bytes,
+    /// Events in one batch [default: 10000].
+    #[arg(long, env = "FANFARE_MAX_BATCH", value_name = "N")]
+    max_batch: usize,
+    /// A request's head [default: 16KiB].
+    #[arg(long, env = "FANFARE_MAX_HEAD", value_name = "BYTES")]
+    max_head: Bytes,
+    /// How long a request's head may take to arrive [default: 10s].
+    #[arg(long, env = "FANFARE_HEAD_TIMEOUT", value_name = "SPAN")]
+    head_timeout: Span,
+    /// How long a publish request's body may take to arrive [default: 10s].
+    #[arg(long, env = "FANFARE_BODY_TIMEOUT", value_name = "SPAN")]
+    body_timeout: Span,
+    /// How long a connection may rest between two requests [default: 75s].
+    #[arg(long, env = "FANFARE_IDLE_TIMEOUT", value_name = "SPAN")]
+    idle_timeout: Span,
+    /// How long ending all streams may take after SIGTERM or SIGINT [default: 10s].
+    #[arg(long, env = "FANFARE_GRACE", value_name = "SPAN")]
+    grace: Span,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module [default: info].
+    #[arg(long, env = "FANFARE_LOG", value_name = "LEVEL")]
+    log: String,
+    /// How log lines look [default: text].
+    #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+/// The whole configuration: the sum of the parts' own.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Threads that read requests.
+    pub http_threads: usize,
+    /// How long ending all streams may take.
+    pub grace: Duration,
+    /// What is logged, as a filter.
+    pub log_filter: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is kept.
+    pub log: LogConfig,
+    /// How streams are treated.
+    pub fanout: FanoutConfig,
+    /// Bounds on publishing.
+    pub publish: PublishConfig,
+    /// Bounds on listening.
+    pub subscribe: SubscribeConfig,
+    /// Bounds on connections.
+    pub server: ServerConfig,
+    /// Options of sockets.
+    pub socket: SocketConfig,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or the version was asked for, and is this text.
+    Asked(clap::Error),
+    /// Something is wrong with the settings.
+    Wrong(String),
+}
+
+impl Config {
+    /// Reads the process's flags and environment, and the file that they may name. `file_limit` is how many files
+    /// the process may have open: the bounds on streams and connections follow from it.
+    ///
+    /// # Errors
+    /// Where something cannot be read: names it, and what was expected.
+    pub fn read<I: IntoIterator<Item = std::ffi::OsString>>(args: I, file_limit: usize) -> Result<Config, Stop> {
+        let flags = Flags::try_parse_from(args).map_err(|error| match error.use_stderr() {
+            true => Stop::Wrong(error.render().ansi().to_string()),
+            false => Stop::Asked(error),
+        })?;
+        let file = match &flags.config {
+            None => Settings::default(),
+            Some(path) => {
+                let wrong = |error: &dyn fmt::Display| Stop::Wrong(format!("{}: {error}", path.display()));
+                let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+                toml::from_str(&text).map_err(|error| wrong(&error))?
+            }
+        };
+        Config::from(flags.settings.or(file), flags.nivo, file_limit).map_err(Stop::Wrong)
+    }
+
+    fn from(settings: Settings, nivo: Nivo, file_limit: usize) -> Result<Config, String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = Files::share_out(file_limit);
+        let listen = settings.listen.or(nivo.service_port.map(dual_stack));
+        let production = nivo.environment.as_deref() == Some("production");
+        let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
+        let log = LogConfig::default();
+        Ok(Config {
+            listen: listen.unwrap_or(([127, 0, 0, 1], 8000).into()),
+            http_threads: count("http-threads", settings.http_threads, cores.min(4), 1, 1024)?,
+            grace: span("grace", settings.grace, Duration::from_secs(10))?,
+            log_filter: settings.log.unwrap_or_else(|| "info".to_owned()),
+            log_format: settings.log_format.unwrap_or(if production { LogFormat::Json } else { LogFormat::Text }),
+            log: LogConfig {
+                max_events: count("history-events", settings.history_events, log.max_events, 1, usize::MAX)?,
+                max_bytes: bytes("history-bytes", settings.history_bytes, log.max_bytes, 1 << 16, usize::MAX)?,
+                max_age: span("history-age", settings.history_age, log.max_age)?,
+                topic_events: count("topic-events", settings.topic_events, log.topic_events, 0, usize::MAX)?,
+                live_events: count("live-events", settings.live_events, log.live_events, 1, 1 << 20)?,
+            },
+            fanout: FanoutConfig {
+                shards: count("shards", settings.shards, cores, 1, 1024)?,
+                max_streams: count("max-streams", settings.max_streams, files.streams, 0, usize::MAX)?,
+                heartbeat: span("heartbeat", settings.heartbeat, Duration::from_secs(30))?,
+                heartbeat_style: settings.heartbeat_style.unwrap_or_default(),
+                stall_timeout: span("stall-timeout", settings.stall_timeout, Duration::from_secs(60))?,
+                retry: span("retry", settings.retry, Duration::from_secs(3))?,
+            },
+            publish: PublishConfig {
+                max_body: bytes("max-body", settings.max_body, 1 << 20, 1, 1 << 30)?,
+                max_batch: count("max-batch", settings.max_batch, 10_000, 1, 1_000_000)?,
+                body_timeout,
+            },
+            subscribe: SubscribeConfig { max_topics: count("max-topics", settings.max_topics, 64, 1, 10_000)? },
+            server: ServerConfig {
+                max_connections: count("max-connections", settings.max_connections, files.others, 1, 1 << 20)?,
+                head_timeout: span("head-timeout", settings.head_timeout, Duration::from_secs(10))?,
+                idle_timeout: span("idle-timeout", settings.idle_timeout, Duration::from_secs(75))?,
+                exchange_timeout: body_timeout + Duration::from_secs(20),
+                max_head: bytes("max-head", settings.max_head, 16 << 10, 1 << 10, 1 << 20)?,
+            },
+            socket: SocketConfig {
+                send_buffer: bytes("send-buffer", settings.send_buffer, 64 << 10, 0, 1 << 30)?,
+                peer_timeout: span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?,
+            },
+        })
+    }
+}
+
+/// How the files that may be open are shared out.
+struct Files {
+    streams: usize,
+    others: usize,
+}
+
+impl Files {
+    /// Some for the process itself, a thirty-second part (but 32 at least, 1,024 at most) for connections that are
+    /// not streams, the rest for streams: so publishing goes on when no stream is let in any more.
+    fn share_out(limit: usize) -> Files {
+        const OWN: usize = 48;
+        let others = (limit / 32).clamp(32, 1024);
+        Files { streams: limit.saturating_sub(others + OWN), others }
+    }
+}
+
+fn count(name: &str, given: Option<usize>, default: usize, least: usize, most: usize) -> Result<usize, String> {
+    let n = given.unwrap_or(default);
+    match (least..=most).contains(&n) {
+        true => Ok(n),
+        false => Err(format!("--{name} is {n}; expected a number from {least} to {most}")),
+    }
+}
+
+fn bytes(name: &str, given: Option<Bytes>, default: usize, least: usize, most: usize) -> Result<usize, String> {
+    count(name, given.map(|Bytes(n)| n), default, least, most)
+}
+
+/// Spans are from 10 ms, the finest that timers here are good for, to a year.
+fn span(name: &str, given: Option<Span>, default: Duration) -> Result<Duration, String> {
+    let span = given.map_or(default, |Span(span)| span);
+    match (Duration::from_millis(10)..=Duration::from_secs(365 * 24 * 3600)).contains(&span) {
+        true => Ok(span),
+        false => Err(format!("--{name} is {span:?}; expected a span from 10ms to 365 days")),
+    }
+}

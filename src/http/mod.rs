@@ -1,0 +1,7 @@
+//! The endpoints: what is asked, in terms of the broker, and what is answered.
+
+pub mod publish;
+pub mod query;
+pub mod reply;
+pub mod stats;
+pub mod subscribe;

@@ -1,0 +1,114 @@
+//! `POST /api/v1/events/broadcast`: a request becomes events, all of them or none.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::{Request, StatusCode};
+
+use super::query;
+use super::reply::{Problem, Reply, text_reply};
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::event::{self, Draft, Invalid};
+
+/// Bounds on what is published.
+#[derive(Debug, Clone)]
+pub struct PublishConfig {
+    /// A body's size in bytes.
+    pub max_body: usize,
+    /// Events in one batch.
+    pub max_batch: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+/// What the body is, going by its content type.
+enum Form {
+    /// One JSON object, or an array of them.
+    Json,
+    /// JSON objects, one a line.
+    NdJson,
+    /// Nothing that is read: the event is in the query.
+    Query,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Form {
+        let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = given.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/json") {
+            Form::Json
+        } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
+            Form::NdJson
+        } else {
+            Form::Query
+        }
+    }
+}
+
+/// Publishes what the request says.
+///
+/// # Errors
+/// [`Problem`]; then nothing was published.
+pub async fn publish(broker: &Broker, config: &PublishConfig, request: Request<Incoming>) -> Result<Reply, Problem> {
+    let (head, body) = request.into_parts();
+    let form = Form::of(&head.headers);
+    if matches!(form, Form::Json | Form::NdJson) && head.headers.contains_key(CONTENT_ENCODING) {
+        return Err(Problem::Encoded);
+    }
+    // Read even where it is ignored: on a kept connection the next request begins after it.
+    let body = read_body(body, config).await?;
+    let now = Now::read();
+    let (drafts, batch) = match form {
+        Form::Query => (vec![from_query(head.uri.query().unwrap_or_default(), now)?], false),
+        Form::Json => {
+            let text = utf8(&body)?;
+            (event::drafts_from_json(text, config.max_batch, now)?, text.trim_start().starts_with('['))
+        }
+        Form::NdJson => (event::drafts_from_ndjson(utf8(&body)?, config.max_batch, now)?, true),
+    };
+    let count = drafts.len();
+    let published = broker.publish(drafts, now);
+
+    let id = broker.id(published.last);
+    let clients = published.clients;
+    let count = if batch { format!("\"count\":{count},") } else { String::new() };
+    // Written out: the contract fixes the order of the keys, and none of the values needs escaping.
+    let answer =
+        format!("{{\"success\":true,\"message\":\"Event broadcasted\",\"clients\":{clients},{count}\"id\":\"{id}\"}}");
+    Ok(text_reply(StatusCode::OK, "application/json", answer))
+}
+
+async fn read_body(body: Incoming, config: &PublishConfig) -> Result<Bytes, Problem> {
+    let max = config.max_body;
+    if body.size_hint().lower() > max as u64 {
+        return Err(Problem::TooLarge(max));
+    }
+    match tokio::time::timeout(config.body_timeout, Limited::new(body, max).collect()).await {
+        Err(_) => Err(Problem::TooSlow),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::TooLarge(max)),
+        Ok(Err(error)) => Err(Problem::Bad(format!("the body could not be read: {error}"))),
+    }
+}
+
+fn utf8(body: &[u8]) -> Result<&str, Invalid> {
+    std::str::from_utf8(body)
+        .map_err(|e| Invalid(format!("the body is not UTF-8: byte {} begins no character", e.valid_up_to())))
+}
+
+fn from_query(text: &str, now: Now) -> Result<Draft, Problem> {
+    let (mut topic, mut kind, mut message) = (String::new(), String::new(), None);
+    for (name, value) in query::parse(text)? {
+        match name.as_str() {
+            "topic" => topic = value,
+            "type" => kind = value,
+            "message" => message = Some(value),
+            _ => {}
+        }
+    }
+    Ok(Draft::from_query(&topic, &kind, message.as_deref(), now)?)
+}

@@ -1,0 +1,198 @@
+//! `GET /api/v1/events`: a request becomes a subscription.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Response, Version};
+use jiff::{SignedDuration, Timestamp};
+
+use super::query;
+use super::reply::{Problem, Reply};
+use crate::broker::{Admitted, Broker, Start, Subscription};
+use crate::clock::Now;
+use crate::event::{self, ALL};
+use crate::frame::Framing;
+
+/// The header a client resumes with (WHATWG HTML, "Server-sent events", 9.2.4).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The longest id that is looked at. Ours have at most 37 bytes; longer ones come from elsewhere.
+const ID_MAX: usize = 256;
+
+/// Bounds on what a stream may ask for.
+#[derive(Debug, Clone)]
+pub struct SubscribeConfig {
+    /// Topics of one stream.
+    pub max_topics: usize,
+}
+
+/// What a request for a stream asks, read but not yet granted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked {
+    topics: Vec<String>,
+    topics_text: String,
+    last_event_id: Option<String>,
+    since: Option<(Now, String)>,
+    last: Option<usize>,
+    limit: Option<u32>,
+}
+
+impl Asked {
+    fn read(query: &str, headers: &HeaderMap, config: &SubscribeConfig, now: Now) -> Result<Asked, Problem> {
+        let mut asked = Asked::default();
+        for (name, value) in query::parse(query)? {
+            match name.as_str() {
+                "topics" => asked.add_topics(&value)?,
+                // An empty value is what a client sends that has not had an id yet.
+                "last_event_id" | "lastEventId" if !value.is_empty() => asked.last_event_id = Some(value),
+                "since" => asked.since = Some((since(&value, now)?, value)),
+                "last" => asked.last = Some(number(&name, &value, 0, usize::MAX)?),
+                "limit" => asked.limit = Some(number(&name, &value, 1, u32::MAX - 1)?),
+                _ => {}
+            }
+        }
+        // The header wins: a browser that reconnects sends it with the URL it began with.
+        if let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+            asked.last_event_id = Some(String::from_utf8_lossy(id.as_bytes()).into_owned());
+        }
+        if let Some(id) = asked.last_event_id.as_ref().filter(|id| id.len() > ID_MAX) {
+            let why = format!("it has {} bytes; expected at most {ID_MAX}", id.len());
+            return Err(Problem::parameter("last_event_id", why));
+        }
+        if asked.topics.is_empty() {
+            asked.topics.push(ALL.to_owned());
+            asked.topics_text = ALL.to_owned();
+        }
+        if asked.topics.len() > config.max_topics {
+            let why = format!("it names {} topics; expected at most {}", asked.topics.len(), config.max_topics);
+            return Err(Problem::parameter("topics", why));
+        }
+        Ok(asked)
+    }
+
+    fn add_topics(&mut self, value: &str) -> Result<(), Problem> {
+        for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            event::check_topic(name).map_err(|why| Problem::parameter("topics", why))?;
+            self.topics.push(name.to_owned());
+        }
+        if !self.topics_text.is_empty() && !value.is_empty() {
+            self.topics_text.push(',');
+        }
+        self.topics_text.push_str(value);
+        Ok(())
+    }
+
+    fn start(&self) -> Start<'_> {
+        match (&self.last_event_id, &self.since, self.last) {
+            (Some(id), _, _) => Start::After(id),
+            (None, None, None) => Start::Now,
+            (None, since, last) => {
+                Start::Kept { since: since.as_ref().map(|(moment, text)| (*moment, text.as_str())), last }
+            }
+        }
+    }
+}
+
+fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
+    name: &str,
+    text: &str,
+    least: T,
+    most: T,
+) -> Result<T, Problem> {
+    match text.parse() {
+        Ok(n) if n >= least && n <= most => Ok(n),
+        _ => Err(Problem::parameter(name, format!("{text:?}; expected a whole number from {least} to {most}"))),
+    }
+}
+
+/// A moment: RFC 3339, unix seconds, or a span before now.
+fn since(text: &str, now: Now) -> Result<Now, Problem> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Now::from_unix_ms(seconds.saturating_mul(1000)));
+    }
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(Now::from_unix_ms(u64::try_from(moment.as_millisecond()).unwrap_or(0)));
+    }
+    if let Ok(span) = text.parse::<SignedDuration>()
+        && let Ok(span) = Duration::try_from(span)
+    {
+        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        return Ok(Now::from_unix_ms(now.unix_ms().saturating_sub(ms)));
+    }
+    let expected = "expected RFC 3339 (2026-01-31T12:00:00Z), unix seconds, or a span such as 10m";
+    Err(Problem::parameter("since", format!("{text:?}; {expected}")))
+}
+
+/// A stream that was let in, and the response's head.
+#[derive(Debug)]
+pub struct Opening {
+    /// What the broker keeps of it.
+    pub admitted: Admitted,
+    /// The head, ready for the wire.
+    pub head: Vec<u8>,
+}
+
+/// Reads the request and asks the broker to let it in.
+///
+/// # Errors
+/// [`Problem`], where it cannot be read or is not let in.
+pub fn subscribe(
+    broker: &Broker,
+    config: &SubscribeConfig,
+    request: &hyper::http::request::Parts,
+    request_id: &str,
+) -> Result<Opening, Problem> {
+    let now = Now::read();
+    let asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
+    let framing = match request.version {
+        Version::HTTP_11 => Framing::Chunked,
+        _ => Framing::Plain,
+    };
+    let admitted = broker.subscribe(
+        &Subscription {
+            topics: &asked.topics,
+            topics_text: &asked.topics_text,
+            start: asked.start(),
+            limit: asked.limit,
+            client_id: &format!("{request_id}-{}", now.unix_ns()),
+            framing,
+        },
+        now,
+    )?;
+    Ok(Opening { admitted, head: head(framing, request_id) })
+}
+
+/// The fields of a stream's head that depend on nothing.
+const FIELDS: [(&str, &str); 3] =
+    [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")];
+
+/// The response's head, written here because the connection leaves hyper before hyper has written anything.
+fn head(framing: Framing, request_id: &str) -> Vec<u8> {
+    let mut head = String::with_capacity(512);
+    head.push_str(match framing {
+        Framing::Chunked => "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
+        Framing::Plain => "HTTP/1.0 200 OK\r\nConnection: close\r\n",
+    });
+    for (name, value) in FIELDS {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    let date = httpdate::HttpDate::from(SystemTime::now());
+    let _ = write!(head, "X-Request-Id: {request_id}\r\nDate: {date}\r\n\r\n");
+    head.into_bytes()
+}
+
+/// The answer to `HEAD`: the head of a stream, and no stream.
+///
+/// # Errors
+/// As [`subscribe`], as far as the request goes.
+pub fn probe(config: &SubscribeConfig, request: &hyper::http::request::Parts) -> Result<Reply, Problem> {
+    Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, Now::read())?;
+    let mut reply = Response::new(Full::new(Bytes::new()));
+    for (name, value) in FIELDS {
+        reply.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(reply)
+}

@@ -1,0 +1,127 @@
+//! The hand-rolled hyper service: a request goes to its endpoint by method and path.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Version};
+
+use super::Counts;
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::http::publish::{self, PublishConfig};
+use crate::http::reply::{Problem, Reply};
+use crate::http::stats;
+use crate::http::subscribe::{self, Opening, SubscribeConfig};
+
+const EVENTS: &str = "/api/v1/events";
+const BROADCAST: &str = "/api/v1/events/broadcast";
+const STATS: &str = "/api/v1/events/stats";
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Service {
+    /// The broker.
+    pub broker: Broker,
+    /// Bounds on publishing.
+    pub publish: PublishConfig,
+    /// Bounds on listening.
+    pub subscribe: SubscribeConfig,
+    /// What is counted here.
+    pub counts: Counts,
+    /// Numbers the requests that bring no id of their own.
+    pub request_ids: AtomicU64,
+}
+
+/// What a request leads to.
+pub(super) enum Outcome {
+    /// An answer.
+    Reply(Reply),
+    /// A stream: the connection is to be taken over.
+    Stream(Box<Opening>),
+    /// An answer, once the body has been read.
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
+}
+
+impl Service {
+    /// Routes a request.
+    pub(super) fn route(self: &Arc<Self>, request: Request<Incoming>) -> Outcome {
+        let request_id = self.request_id(request.headers());
+        let outcome = match self.dispatch(request, &request_id) {
+            Ok(outcome) => outcome,
+            Err(problem) => Outcome::Reply(problem.reply()),
+        };
+        // A made or checked id is always a valid header value.
+        let Ok(id) = HeaderValue::from_str(&request_id) else { return outcome };
+        match outcome {
+            Outcome::Reply(reply) => Outcome::Reply(named(reply, id)),
+            Outcome::Later(reply) => Outcome::Later(Box::pin(async move { named(reply.await, id) })),
+            Outcome::Stream(opening) => Outcome::Stream(opening),
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, request: Request<Incoming>, request_id: &str) -> Result<Outcome, Problem> {
+        check_host(&request)?;
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let answer = |reply| Ok(Outcome::Reply(reply));
+        match request.uri().path() {
+            EVENTS if get => self.stream(request, request_id),
+            BROADCAST if request.method() == Method::POST => {
+                let service = self.clone();
+                Ok(Outcome::Later(Box::pin(async move {
+                    let published = publish::publish(&service.broker, &service.publish, request).await;
+                    published.unwrap_or_else(|problem| problem.reply())
+                })))
+            }
+            STATS if get => answer(stats::stats(&self.broker, Now::read())),
+            "/health" | "/api/health" if get => answer(stats::health()),
+            "/ready" if get => answer(stats::ready(&self.broker)),
+            BROADCAST => Err(Problem::Method("POST")),
+            EVENTS | STATS | "/health" | "/api/health" | "/ready" => Err(Problem::Method("GET, HEAD")),
+            _ => Err(Problem::NotFound),
+        }
+    }
+
+    fn stream(&self, request: Request<Incoming>, request_id: &str) -> Result<Outcome, Problem> {
+        // Its bytes would be taken for the next request's once the connection is a stream.
+        if !hyper::body::Body::is_end_stream(request.body()) {
+            return Err(Problem::Bad("a request for a stream has no body".to_owned()));
+        }
+        let (head, _) = request.into_parts();
+        if head.method == Method::HEAD {
+            return subscribe::probe(&self.subscribe, &head).map(Outcome::Reply);
+        }
+        let opening = subscribe::subscribe(&self.broker, &self.subscribe, &head, request_id)?;
+        Ok(Outcome::Stream(Box::new(opening)))
+    }
+
+    /// The request's own id where it brings a usable one, else a new one.
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        let given = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+        match given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
+            Some(id) => id.to_owned(),
+            None => format!("req-{}", self.request_ids.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+fn named(mut reply: Reply, id: HeaderValue) -> Reply {
+    reply.headers_mut().insert(X_REQUEST_ID, id);
+    reply
+}
+
+/// RFC 9112, section 3.2: an HTTP/1.1 request has exactly one `Host`. Two of them are how a request is made to mean
+/// one thing to a proxy and another thing here.
+fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    match (request.version(), hosts) {
+        (Version::HTTP_11, 0) => Err(Problem::Bad("the Host header is missing".to_owned())),
+        (_, 0 | 1) => Ok(()),
+        _ => Err(Problem::Bad("there is more than one Host header".to_owned())),
+    }
+}
