@@ -16,23 +16,23 @@ use super::sync::{AtomicBool, Ordering};
 
 /// Open while the shard sleeps, or is about to.
 #[derive(Debug)]
-pub struct Latch {
+pub(super) struct Latch {
     open: AtomicBool,
 }
 
 impl Latch {
     /// A closed latch: the shard is awake.
-    pub fn new() -> Latch {
+    pub(super) fn new() -> Latch {
         Latch { open: AtomicBool::new(false) }
     }
 
     /// The shard is about to sleep. It must look once more at all it could be woken for, after this.
-    pub fn open(&self) {
+    pub(super) fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
 
     /// Closes the latch. True if it was open: then it is this caller's duty to wake the shard.
-    pub fn close(&self) -> bool {
+    pub(super) fn close(&self) -> bool {
         // A look first: while the shard is busy, publishers only read a shared cache line.
         self.open.load(Ordering::SeqCst) && self.open.swap(false, Ordering::SeqCst)
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::broker::Refused;
 use crate::event::Invalid;
@@ -82,8 +82,8 @@ impl Problem {
 
     /// The answer: `{"success":false,"error":{"code":…,"message":…}}`.
     pub fn reply(&self) -> Reply {
-        let body = json!({"success": false, "error": {"code": self.code(), "message": self.message()}});
-        let mut reply = json_reply(self.status(), &body);
+        let error = ErrorBody { code: self.code(), message: &self.message() };
+        let mut reply = json_reply(self.status(), &Envelope { success: false, error });
         let headers = reply.headers_mut();
         match self {
             Problem::Method(allowed) => {
@@ -114,9 +114,22 @@ impl From<Refused> for Problem {
     }
 }
 
+#[derive(Serialize)]
+struct Envelope<'a> {
+    success: bool,
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'static str,
+    message: &'a str,
+}
+
 /// A JSON answer.
-pub fn json_reply(status: StatusCode, body: &Value) -> Reply {
-    text_reply(status, "application/json", body.to_string())
+pub fn json_reply(status: StatusCode, body: &impl Serialize) -> Reply {
+    let body = serde_json::to_string(body).expect("strings, numbers and maps of them are always JSON");
+    text_reply(status, "application/json", body)
 }
 
 /// An answer of any type; never cached, since it tells how things are now.

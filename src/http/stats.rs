@@ -1,46 +1,82 @@
 //! `GET /api/v1/events/stats`, and the small answers around it.
 
 use hyper::StatusCode;
-use serde_json::json;
+use serde::Serialize;
 
 use super::reply::{Reply, json_reply};
 use crate::broker::Broker;
 use crate::clock::Now;
+use crate::fanout::Totals;
 
-/// Figures of the moment. The Go gateway's two keys stand among them.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What is told of the broker. The Go gateway's two keys come first.
+#[derive(Serialize)]
+struct Stats {
+    connected_clients: usize,
+    status: &'static str,
+    version: &'static str,
+    uptime_seconds: u64,
+    max_clients: usize,
+    refused: u64,
+    events: u64,
+    streams: Totals,
+    history: History,
+}
+
+#[derive(Serialize)]
+struct History {
+    events: usize,
+    bytes: usize,
+    topics: usize,
+    oldest: String,
+    newest: String,
+}
+
+#[derive(Serialize)]
+struct Health {
+    service: &'static str,
+    status: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+}
+
+/// Figures of the moment.
 pub fn stats(broker: &Broker, now: Now) -> Reply {
     let held = broker.held();
-    let totals = broker.totals();
-    let body = json!({
-        "connected_clients": broker.connected(),
-        "status": if broker.is_draining() { "draining" } else { "healthy" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": now.unix_s().saturating_sub(broker.started().unix_s()),
-        "max_clients": broker.max_streams(),
-        "refused": broker.refused(),
-        "events": held.newest,
-        "streams": totals,
-        "history": {
-            "events": held.events,
-            "bytes": held.bytes,
-            "topics": held.topics,
-            "oldest": broker.id(held.oldest).to_string(),
-            "newest": broker.id(held.newest).to_string(),
+    let stats = Stats {
+        connected_clients: broker.connected(),
+        status: if broker.is_draining() { "draining" } else { "healthy" },
+        version: VERSION,
+        uptime_seconds: now.unix_s().saturating_sub(broker.started().unix_s()),
+        max_clients: broker.max_streams(),
+        refused: broker.refused(),
+        events: held.newest,
+        streams: broker.totals(),
+        history: History {
+            events: held.events,
+            bytes: held.bytes,
+            topics: held.topics,
+            oldest: broker.id(held.oldest).to_string(),
+            newest: broker.id(held.newest).to_string(),
         },
-    });
-    json_reply(StatusCode::OK, &body)
+    };
+    json_reply(StatusCode::OK, &stats)
 }
 
 /// `GET /health`: the process answers.
 pub fn health() -> Reply {
-    let body = json!({"service": "gateway", "status": "healthy", "version": env!("CARGO_PKG_VERSION")});
-    json_reply(StatusCode::OK, &body)
+    json_reply(StatusCode::OK, &Health { service: "gateway", status: "healthy", version: VERSION })
 }
 
 /// `GET /ready`: whether new streams should be sent here.
 pub fn ready(broker: &Broker) -> Reply {
     match broker.is_draining() {
-        false => json_reply(StatusCode::OK, &json!({"status": "ready"})),
-        true => json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "draining"})),
+        false => json_reply(StatusCode::OK, &Ready { status: "ready" }),
+        true => json_reply(StatusCode::SERVICE_UNAVAILABLE, &Ready { status: "draining" }),
     }
 }

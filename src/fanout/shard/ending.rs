@@ -1,0 +1,171 @@
+//! How streams end: one by one, or all of them when the broker stops.
+
+use std::mem;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::super::counters::bump;
+use super::super::stream::{CloseReason, Ending, NO_LIMIT, Replay, Sent, State};
+use super::Shard;
+use crate::clock::Now;
+use crate::frame;
+
+/// How long an ended stream's connection waits for the client to close its side. Closing first would lose the last
+/// frames where the client has sent something unread (the kernel answers that with a reset).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The end of all streams, spread over time.
+pub(super) struct Drain {
+    /// Streams still to be ended, the next one last.
+    pub(super) left: Vec<u32>,
+    planned: usize,
+    started: u64,
+    deadline: u64,
+}
+
+impl Shard {
+    /// Ends a stream in good order: its body's end, then this side of the connection.
+    pub(super) fn end(&mut self, key: u32, reason: CloseReason) {
+        let Some(stream) = self.streams.get(key as usize) else { return };
+        let Some(audience) = self.audiences.get(stream.audience) else { return };
+        let framing = audience.key.framing;
+        let mut rest = Vec::new();
+        if reason == CloseReason::Drained {
+            rest.extend_from_slice(frame::farewell(self.retry_after_drain_ms(), Now::read()).bytes(framing));
+        }
+        rest.extend_from_slice(framing.terminator());
+        self.leave_audience(key);
+        self.streams[key as usize].state = State::Ended(Box::new(Ending { rest: rest.into(), reason }));
+        self.send_ending(key);
+    }
+
+    pub(super) fn send_ending(&mut self, key: u32) {
+        let stream = &mut self.streams[key as usize];
+        let State::Ended(ending) = &mut stream.state else { return };
+        let mut rest = mem::take(&mut ending.rest);
+        if !rest.is_empty() {
+            match stream.send(&rest) {
+                Sent::Bytes(sent) => rest = rest.slice(sent..),
+                Sent::Broken(reason) => return self.close(key, reason),
+            }
+        }
+        if rest.is_empty() {
+            // An error means that the connection is gone already, which the poll tells as well.
+            let _ = stream.socket.shutdown(Shutdown::Write);
+            self.wheel.schedule(key, self.now + self.ticker.ticks(LINGER));
+        } else {
+            if let State::Ended(ending) = &mut stream.state {
+                ending.rest = rest;
+            }
+            self.block(key);
+        }
+    }
+
+    /// Takes a stream out, and closes its socket.
+    pub(super) fn close(&mut self, key: u32, reason: CloseReason) {
+        self.leave_audience(key);
+        let Some(stream) = self.streams.try_remove(key as usize) else { return };
+        self.wheel.cancel(key);
+        // One that had been ended was ended for that reason, whatever became of the connection after.
+        let reason = match &stream.state {
+            State::Ended(ending) => ending.reason,
+            _ => reason,
+        };
+        self.link.counters.count_closed(reason);
+        tracing::debug!(shard = self.id, stream = key, reason = reason.as_str(), "stream closed");
+        if let Some(sweep) = self.sweep.take_if(|sweep| sweep.audience == stream.audience) {
+            // Should the audience go with this stream, its number may be another's when the sweep goes on.
+            match self.audiences.is_last(stream.audience) {
+                true => self.scratch.pile = sweep.into_cleared_pile(),
+                false => self.sweep = Some(sweep),
+            }
+        }
+        self.ahead -= self.audiences.exit(stream.audience, |interest| self.log.leave(interest, self.id));
+        self.seats.release();
+    }
+
+    /// Takes a live stream off its audience's members.
+    pub(super) fn leave_audience(&mut self, key: u32) {
+        let Some(stream) = self.streams.get(key as usize) else { return };
+        let State::Live { .. } = stream.state else { return };
+        let place = stream.place as usize;
+        let Some(audience) = self.audiences.get_mut(stream.audience) else { return };
+        audience.members.swap_remove(place);
+        if let Some(&moved) = audience.members.get(place) {
+            self.streams[moved as usize].place = place as u32;
+        }
+    }
+
+    /// Counts a write of `n` events, and takes them from the stream's limit; ends it where that is used up and no
+    /// begun frame is left to finish.
+    pub(super) fn delivered(&mut self, key: u32, n: usize, bytes: usize) {
+        let counters = &self.link.counters;
+        bump(&counters.bytes, bytes as u64);
+        if n == 0 {
+            return;
+        }
+        bump(&counters.delivered, n as u64);
+        bump(&counters.writes, 1);
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        if stream.left != NO_LIMIT {
+            stream.left -= n as u32;
+            if stream.left == 0 && matches!(stream.state, State::Live { .. }) {
+                self.end(key, CloseReason::LimitReached);
+            }
+        }
+    }
+    pub(super) fn begin_drain(&mut self, grace: Duration) {
+        let left: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
+        self.drain = Some(Drain {
+            planned: left.len(),
+            left,
+            started: self.now,
+            deadline: self.now + self.ticker.ticks(grace).max(1),
+        });
+    }
+
+    /// Ends as many streams as their even spread over the first three quarters of the grace period asks for; what is
+    /// left at its end is closed.
+    pub(super) fn drain_some(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        let spread = ((drain.deadline - drain.started) * 3 / 4).max(1);
+        let passed = (self.now - drain.started).min(spread);
+        let keep = drain.planned - drain.planned * passed as usize / spread as usize;
+        let ending = drain.left.split_off(keep.min(drain.left.len()));
+        let over = self.now >= drain.deadline;
+        for key in ending {
+            self.retire(key);
+        }
+        if over {
+            let late: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
+            for key in late {
+                self.close(key, CloseReason::DrainDeadline);
+            }
+        }
+    }
+
+    /// Ends a stream once it has had everything that was published.
+    pub(super) fn retire(&mut self, key: u32) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        match &mut stream.state {
+            State::Replay(replay) => replay.then_end = true,
+            State::Ended(_) => {}
+            State::Live { at } => {
+                let Some(audience) = self.audiences.get(stream.audience) else { return };
+                let cursor = audience.cursor(audience.had(*at), self.cursor);
+                self.leave_audience(key);
+                let replay = Replay { cursor, then_end: true, ..Replay::default() };
+                self.streams[key as usize].state = State::Replay(Box::new(replay));
+                self.replays.push_back(key);
+            }
+        }
+    }
+
+    /// When a stream ended by the drain should come back: all of them spread over as long as the drain takes.
+    pub(super) fn retry_after_drain_ms(&self) -> u64 {
+        let Some(drain) = &self.drain else { return 0 };
+        let spread = self.ticker.tick.as_millis() as u64 * (drain.deadline - drain.started);
+        let share = spread * drain.left.len() as u64 / drain.planned.max(1) as u64;
+        self.config.retry.as_millis() as u64 + share
+    }
+}

@@ -1,0 +1,114 @@
+//! Time: ticks, what the wheel calls, heartbeats.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::super::counters::bump;
+use super::super::stream::{CloseReason, Replay, Sent, State};
+use super::Shard;
+use crate::clock::Now;
+use crate::frame;
+
+/// The shard's time: ticks since it started, short enough for the shortest interval to be kept to a 64th.
+pub(super) struct Ticker {
+    started: Instant,
+    pub(super) tick: Duration,
+}
+
+impl Ticker {
+    pub(super) fn new(shortest: Duration) -> Ticker {
+        let tick = (shortest / 64).clamp(Duration::from_millis(1), Duration::from_secs(1));
+        Ticker { started: Instant::now(), tick }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        (self.started.elapsed().as_nanos() / self.tick.as_nanos()) as u64
+    }
+
+    /// An interval in ticks, rounded up.
+    pub(super) fn ticks(&self, interval: Duration) -> u64 {
+        interval.as_nanos().div_ceil(self.tick.as_nanos()) as u64
+    }
+
+    /// How long until `tick` begins.
+    pub(super) fn until(&self, tick: u64) -> Duration {
+        let since_start = self.tick.saturating_mul(u32::try_from(tick).unwrap_or(u32::MAX));
+        since_start.saturating_sub(self.started.elapsed())
+    }
+}
+
+impl Shard {
+    pub(super) fn turn_wheel(&mut self) {
+        self.now = self.ticker.now();
+        self.wheel.advance(self.now, &mut self.due);
+        self.drain_some();
+    }
+
+    /// Looks at up to `budget` streams whose time was called.
+    pub(super) fn call_due(&mut self, budget: usize) -> usize {
+        let calls = budget.min(self.due.len());
+        for _ in 0..calls {
+            let Some(key) = self.due.pop() else { break };
+            self.call(key);
+        }
+        calls
+    }
+
+    pub(super) fn call(&mut self, key: u32) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let idle = u64::from((self.now as u32).wrapping_sub(stream.progress));
+        let patience = match &stream.state {
+            State::Live { .. } => self.ticker.ticks(self.config.heartbeat),
+            State::Replay(_) => self.ticker.ticks(self.config.stall_timeout),
+            State::Ended(ending) => {
+                let reason = ending.reason;
+                return self.close(key, reason);
+            }
+        };
+        if idle < patience {
+            return self.wheel.schedule(key, self.now + patience - idle);
+        }
+        match &stream.state {
+            State::Replay(replay) if replay.blocked => self.close(key, CloseReason::Stalled),
+            // It waits for its turn, not for its socket.
+            State::Replay(_) => self.wheel.schedule(key, self.now + patience),
+            _ => self.send_heartbeat(key),
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, key: u32) {
+        let frame = match &self.heartbeat {
+            Some((tick, frame)) if *tick == self.now => frame.clone(),
+            _ => {
+                let frame = frame::heartbeat(self.config.heartbeat_style, Now::read());
+                self.heartbeat = Some((self.now, frame.clone()));
+                frame
+            }
+        };
+        let stream = &mut self.streams[key as usize];
+        let State::Live { at } = stream.state else { return };
+        let Some(audience) = self.audiences.get(stream.audience) else { return };
+        let framing = audience.key.framing;
+        let bytes = frame.bytes(framing);
+        match stream.send(bytes) {
+            Sent::Bytes(sent) if sent == bytes.len() => {
+                stream.progress = self.now as u32;
+                bump(&self.link.counters.heartbeats, 1);
+                bump(&self.link.counters.bytes, sent as u64);
+                self.wheel.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+            }
+            Sent::Bytes(sent) => {
+                let cursor = audience.cursor(audience.had(at), self.cursor);
+                let rest = if sent > 0 { frame.share(framing, sent) } else { Bytes::new() };
+                bump(&self.link.counters.stalls, 1);
+                bump(&self.link.counters.bytes, sent as u64);
+                self.leave_audience(key);
+                let replay = Replay { cursor, rest, ..Replay::default() };
+                self.streams[key as usize].state = State::Replay(Box::new(replay));
+                self.block(key);
+            }
+            Sent::Broken(reason) => self.close(key, reason),
+        }
+    }
+}
