@@ -254,7 +254,7 @@ impl Config {
     /// Where something cannot be read: names it, and what was expected.
     pub fn read<I: IntoIterator<Item = std::ffi::OsString>>(args: I, file_limit: usize) -> Result<Config, Stop> {
         let flags = Flags::try_parse_from(args).map_err(|error| match error.use_stderr() {
-            true => Stop::Wrong(error.render().ansi().to_string()),
+            true => Stop::Wrong(error.render().to_string()),
             false => Stop::Asked(error),
         })?;
         let file = match &flags.config {

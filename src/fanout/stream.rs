@@ -105,8 +105,8 @@ pub(super) struct Replay {
     pub(super) rest: Bytes,
     /// Whether it waits for its socket.
     pub(super) blocked: bool,
-    /// It is to end as soon as it is caught up.
-    pub(super) then_end: bool,
+    /// It is to end as soon as it is caught up, and to come back after so many milliseconds.
+    pub(super) farewell_ms: Option<u64>,
 }
 
 /// A stream's last bytes.

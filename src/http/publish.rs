@@ -102,11 +102,11 @@ fn utf8(body: &[u8]) -> Result<&str, Invalid> {
 
 fn from_query(text: &str, now: Now) -> Result<Draft, Problem> {
     let (mut topic, mut kind, mut message) = (String::new(), String::new(), None);
-    for (name, value) in query::parse(text)? {
-        match name.as_str() {
-            "topic" => topic = value,
-            "type" => kind = value,
-            "message" => message = Some(value),
+    for parameter in query::parameters(text) {
+        match parameter.name.as_str() {
+            "topic" => topic = parameter.value()?,
+            "type" => kind = parameter.value()?,
+            "message" => message = Some(parameter.value()?),
             _ => {}
         }
     }

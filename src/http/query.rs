@@ -1,29 +1,38 @@
-//! Query strings, read strictly: what cannot be read is an error that names it.
-
-use std::borrow::Cow;
+//! Query strings, read strictly where it matters: a known parameter that cannot be read is an error, an unknown one
+//! is nothing.
 
 use percent_encoding::percent_decode_str;
 
 use super::reply::Problem;
 
-/// The parameters of a query string, decoded, in their order.
-///
-/// # Errors
-/// Where a name or a value is not UTF-8 once decoded.
-pub fn parse(query: &str) -> Result<Vec<(String, String)>, Problem> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name).ok_or_else(|| Problem::parameter(name, "its name is not UTF-8"))?;
-            let value = decode(value).ok_or_else(|| Problem::parameter(&name, "its value is not UTF-8"))?;
-            Ok((name, value))
-        })
-        .collect()
+/// One parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// Its name, decoded; empty where that is not UTF-8, which no known name is.
+    pub name: String,
+    value: &'a str,
+}
+
+impl Parameter<'_> {
+    /// Its value, decoded: `+` is a space, `%` and two hexadecimal digits are a byte.
+    ///
+    /// # Errors
+    /// Where that is not UTF-8.
+    pub fn value(&self) -> Result<String, Problem> {
+        decode(self.value).ok_or_else(|| Problem::parameter(&self.name, "its value is not UTF-8"))
+    }
+}
+
+/// The parameters of a query string, in their order.
+pub fn parameters(query: &str) -> impl Iterator<Item = Parameter<'_>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Parameter { name: decode(name).unwrap_or_default(), value }
+    })
 }
 
 fn decode(text: &str) -> Option<String> {
-    let spaced: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
+    let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
     Some(decoded.into_owned())
 }

@@ -43,14 +43,20 @@ struct Asked {
 impl Asked {
     fn read(query: &str, headers: &HeaderMap, config: &SubscribeConfig, now: Now) -> Result<Asked, Problem> {
         let mut asked = Asked::default();
-        for (name, value) in query::parse(query)? {
-            match name.as_str() {
-                "topics" => asked.add_topics(&value)?,
-                // An empty value is what a client sends that has not had an id yet.
-                "last_event_id" | "lastEventId" if !value.is_empty() => asked.last_event_id = Some(value),
-                "since" => asked.since = Some((since(&value, now)?, value)),
-                "last" => asked.last = Some(number(&name, &value, 0, usize::MAX)?),
-                "limit" => asked.limit = Some(number(&name, &value, 1, u32::MAX - 1)?),
+        for parameter in query::parameters(query) {
+            let name = parameter.name.as_str();
+            match name {
+                "topics" => asked.add_topics(&parameter.value()?)?,
+                "last_event_id" | "lastEventId" => {
+                    // An empty value is what a client sends that has not had an id yet.
+                    asked.last_event_id = Some(parameter.value()?).filter(|id| !id.is_empty());
+                }
+                "since" => {
+                    let value = parameter.value()?;
+                    asked.since = Some((since(&value, now)?, value));
+                }
+                "last" => asked.last = Some(number(name, &parameter.value()?, 0, usize::MAX)?),
+                "limit" => asked.limit = Some(number(name, &parameter.value()?, 1, u32::MAX - 1)?),
                 _ => {}
             }
         }

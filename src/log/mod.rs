@@ -268,7 +268,7 @@ impl Log {
     /// The oldest event kept of this interest, 0 where there is none.
     pub fn oldest(&self, interest: &Interest) -> u64 {
         match interest {
-            Interest::All => self.order().after(0).next().map_or(0, |event| event.seq),
+            Interest::All => self.order().oldest().map_or(0, |event| event.seq),
             Interest::Topics(topics) => topics.iter().filter_map(|topic| topic.oldest()).min().unwrap_or(0),
         }
     }
@@ -316,7 +316,7 @@ impl Log {
             events: order.len(),
             bytes: order.bytes(),
             topics,
-            oldest: order.after(0).next().map_or(0, |event| event.seq),
+            oldest: order.oldest().map_or(0, |event| event.seq),
             newest: order.newest(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use super::topic::{History, Topic};
@@ -27,6 +28,7 @@ pub(super) struct Order {
     by_weight: ByWeight,
     /// What has left its topic's history and stands here only as one of the newest, in the order of leaving.
     detached: VecDeque<u64>,
+    emptied: Vec<Arc<Topic>>,
     newest: u64,
     newest_ms: u64,
     /// The newest event that left, and when that had been accepted.
@@ -50,6 +52,7 @@ impl Order {
             bytes: 0,
             by_weight: BTreeMap::new(),
             detached: VecDeque::new(),
+            emptied: Vec::new(),
             newest: 0,
             newest_ms: 0,
             lost: 0,
@@ -83,15 +86,15 @@ impl Order {
         self.slide_live_window();
     }
 
-    /// Applies the bounds on age and on the whole. Gives the topics that are left without history.
+    /// Applies the bounds on age and on the whole. Gives the topics that have lost their last event since the last
+    /// time: nothing may need them any more.
     pub(super) fn trim(&mut self, now: Now) -> Vec<Arc<Topic>> {
-        let mut emptied = Vec::new();
         let max_age_ms = u64::try_from(self.config.max_age.as_millis()).unwrap_or(u64::MAX);
         let expired_ms = now.unix_ms().saturating_sub(max_age_ms);
         loop {
-            let oldest = self.after(0).next().filter(|event| event.accepted_ms < expired_ms).cloned();
+            let oldest = self.oldest().filter(|event| event.accepted_ms < expired_ms).cloned();
             let Some(oldest) = oldest else { break };
-            self.evict(&oldest.topic, oldest.seq, &mut emptied);
+            self.evict(&oldest.topic, oldest.seq);
         }
         while self.events > self.config.max_events || self.bytes > self.config.max_bytes {
             // What only the live window still keeps goes first: it is in no history any more.
@@ -101,22 +104,19 @@ impl Order {
             }
             let Some(((_, Reverse(oldest)), heaviest)) = self.by_weight.last_key_value() else { break };
             let (oldest, topic) = (*oldest, heaviest.clone());
-            self.evict(&topic, oldest, &mut emptied);
+            self.evict(&topic, oldest);
         }
         self.sweep_holes();
-        emptied
+        mem::take(&mut self.emptied)
     }
 
     /// Removes the event `seq`, and what its topic has before it, wherever they still stand.
-    fn evict(&mut self, topic: &Arc<Topic>, seq: u64, emptied: &mut Vec<Arc<Topic>>) {
+    fn evict(&mut self, topic: &Arc<Topic>, seq: u64) {
         let mut history = lock(topic.history());
         while history.oldest().is_some_and(|event| event.seq <= seq) {
             self.evict_oldest_of(topic, &mut history);
         }
         self.remove(seq);
-        if history.is_empty() {
-            emptied.push(topic.clone());
-        }
     }
 
     /// Takes the oldest event out of its topic's history, and out of the order unless the live window has it.
@@ -146,7 +146,9 @@ impl Order {
         let Some(event) = place.event.take() else { return };
         self.events -= 1;
         self.bytes -= event.weight();
-        event.topic.note_gone(&event);
+        if event.topic.note_gone(&event) {
+            self.emptied.push(event.topic.clone());
+        }
         if seq > self.lost {
             (self.lost, self.lost_ms) = (seq, event.accepted_ms);
         }
@@ -173,6 +175,11 @@ impl Order {
             self.by_weight.insert(key, topic.clone());
             self.bytes += TOPIC_WEIGHT;
         }
+    }
+
+    /// The oldest kept event; the front place is never a hole.
+    pub(super) fn oldest(&self) -> Option<&Arc<Event>> {
+        self.places.front().and_then(|place| place.event.as_ref())
     }
 
     /// The kept events after `cursor`, in order.
@@ -219,7 +226,7 @@ impl Order {
 
     /// Lets go of everything.
     pub(super) fn clear(&mut self) {
-        for (_, topic) in std::mem::take(&mut self.by_weight) {
+        for (_, topic) in mem::take(&mut self.by_weight) {
             lock(topic.history()).clear();
         }
         self.places.clear();

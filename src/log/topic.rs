@@ -15,7 +15,7 @@ pub struct Topic {
     name: Arc<str>,
     /// Listeners by shard.
     listeners: Box<[AtomicU32]>,
-    /// Events in the history, and those on their way into it.
+    /// Events in the order, and those on their way into it.
     claims: AtomicUsize,
     published: AtomicU64,
     /// The newest event that left the history, and when it had been accepted.
@@ -89,12 +89,12 @@ impl Topic {
     pub(super) fn note_lost(&self, event: &Event) {
         self.lost.fetch_max(event.seq, SeqCst);
         self.lost_ms.fetch_max(event.accepted_ms, SeqCst);
-        self.claims.fetch_sub(1, SeqCst);
     }
 
-    /// An event left the order.
-    pub(super) fn note_gone(&self, event: &Event) {
+    /// An event left the order. True if it was the last one.
+    pub(super) fn note_gone(&self, event: &Event) -> bool {
         self.gone.fetch_max(event.seq, SeqCst);
+        self.claims.fetch_sub(1, SeqCst) == 1
     }
 
     pub(super) fn lost(&self) -> u64 {
@@ -153,10 +153,6 @@ impl History {
 
     pub(super) fn len(&self) -> usize {
         self.events.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty()
     }
 
     pub(super) fn bytes(&self) -> usize {

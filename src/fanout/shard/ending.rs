@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::counters::bump;
 use super::super::stream::{CloseReason, Ending, NO_LIMIT, Replay, Sent, State};
@@ -17,10 +17,40 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The end of all streams, spread over time.
 pub(super) struct Drain {
     /// Streams still to be ended, the next one last.
-    pub(super) left: Vec<u32>,
+    left: Vec<u32>,
     planned: usize,
-    started: u64,
-    deadline: u64,
+    started: Instant,
+    grace: Duration,
+}
+
+/// How often a draining shard looks whether the next streams are due.
+pub(super) const DRAIN_STEP: Duration = Duration::from_millis(10);
+
+impl Drain {
+    /// A stream that came while the drain was under way goes next.
+    pub(super) fn join(&mut self, key: u32) {
+        self.left.push(key);
+    }
+
+    /// Takes the next stream to end off the plan, if it is due: all are spread evenly over the first three quarters
+    /// of the grace period, the rest of which is for those who are slow to take their last frames.
+    fn next_due(&mut self) -> Option<u32> {
+        let spread = self.grace * 3 / 4;
+        let passed = self.started.elapsed().as_secs_f64() / spread.as_secs_f64();
+        let keep = (self.planned as f64 * (1.0 - passed)) as usize;
+        if self.left.len() > keep || passed >= 1.0 { self.left.pop() } else { None }
+    }
+
+    /// How much longer than usual the stream that was taken off last should stay away. The first comes back at once,
+    /// the last after another grace period: so the returns are spread even where the ends are few and at once.
+    fn stay_away_ms(&self) -> u64 {
+        let gone = self.planned.saturating_sub(self.left.len() + 1) as u64;
+        self.grace.as_millis() as u64 * gone / self.planned.max(1) as u64
+    }
+
+    fn is_over(&self) -> bool {
+        self.started.elapsed() >= self.grace
+    }
 }
 
 impl Shard {
@@ -30,8 +60,10 @@ impl Shard {
         let Some(audience) = self.audiences.get(stream.audience) else { return };
         let framing = audience.key.framing;
         let mut rest = Vec::new();
-        if reason == CloseReason::Drained {
-            rest.extend_from_slice(frame::farewell(self.retry_after_drain_ms(), Now::read()).bytes(framing));
+        if let State::Replay(replay) = &stream.state
+            && let Some(retry_ms) = replay.farewell_ms
+        {
+            rest.extend_from_slice(frame::farewell(retry_ms, Now::read()).bytes(framing));
         }
         rest.extend_from_slice(framing.terminator());
         self.leave_audience(key);
@@ -114,29 +146,21 @@ impl Shard {
             }
         }
     }
+
     pub(super) fn begin_drain(&mut self, grace: Duration) {
         let left: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
-        self.drain = Some(Drain {
-            planned: left.len(),
-            left,
-            started: self.now,
-            deadline: self.now + self.ticker.ticks(grace).max(1),
-        });
+        self.drain = Some(Drain { planned: left.len(), left, started: Instant::now(), grace });
     }
 
-    /// Ends as many streams as their even spread over the first three quarters of the grace period asks for; what is
-    /// left at its end is closed.
+    /// Ends the streams that are due to be ended, and closes what is left when the grace period is over.
     pub(super) fn drain_some(&mut self) {
-        let Some(drain) = &mut self.drain else { return };
-        let spread = ((drain.deadline - drain.started) * 3 / 4).max(1);
-        let passed = (self.now - drain.started).min(spread);
-        let keep = drain.planned - drain.planned * passed as usize / spread as usize;
-        let ending = drain.left.split_off(keep.min(drain.left.len()));
-        let over = self.now >= drain.deadline;
-        for key in ending {
-            self.retire(key);
+        while let Some(drain) = &mut self.drain
+            && let Some(key) = drain.next_due()
+        {
+            let retry_ms = self.config.retry.as_millis() as u64 + drain.stay_away_ms();
+            self.retire(key, retry_ms);
         }
-        if over {
+        if self.drain.as_ref().is_some_and(Drain::is_over) {
             let late: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
             for key in late {
                 self.close(key, CloseReason::DrainDeadline);
@@ -144,28 +168,20 @@ impl Shard {
         }
     }
 
-    /// Ends a stream once it has had everything that was published.
-    pub(super) fn retire(&mut self, key: u32) {
+    /// Ends a stream, telling it when to come back, once it has had everything that was published.
+    fn retire(&mut self, key: u32, retry_ms: u64) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         match &mut stream.state {
-            State::Replay(replay) => replay.then_end = true,
+            State::Replay(replay) => replay.farewell_ms = Some(retry_ms),
             State::Ended(_) => {}
             State::Live { at } => {
                 let Some(audience) = self.audiences.get(stream.audience) else { return };
                 let cursor = audience.cursor(audience.had(*at), self.cursor);
                 self.leave_audience(key);
-                let replay = Replay { cursor, then_end: true, ..Replay::default() };
+                let replay = Replay { cursor, farewell_ms: Some(retry_ms), ..Replay::default() };
                 self.streams[key as usize].state = State::Replay(Box::new(replay));
                 self.replays.push_back(key);
             }
         }
-    }
-
-    /// When a stream ended by the drain should come back: all of them spread over as long as the drain takes.
-    pub(super) fn retry_after_drain_ms(&self) -> u64 {
-        let Some(drain) = &self.drain else { return 0 };
-        let spread = self.ticker.tick.as_millis() as u64 * (drain.deadline - drain.started);
-        let share = spread * drain.left.len() as u64 / drain.planned.max(1) as u64;
-        self.config.retry.as_millis() as u64 + share
     }
 }

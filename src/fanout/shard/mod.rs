@@ -44,7 +44,7 @@ use super::{Arrival, Command, FanoutConfig, Link, Seats};
 use crate::frame::Frame;
 use crate::log::{Event, Log};
 
-use ending::Drain;
+use ending::{DRAIN_STEP, Drain};
 use live::Sweep;
 use pile::Pile;
 use timers::Ticker;
@@ -173,12 +173,13 @@ impl Shard {
         if idle {
             self.link.latch.open();
             if self.link.wanted.load(Ordering::SeqCst) <= self.cursor && self.link.inbox_is_empty() {
-                let next = match &self.drain {
-                    Some(_) => Some(self.ticker.now() + 1),
-                    None => self.wheel.next_due(),
-                };
                 // A little late rather than early: an early wake finds nothing due and has to sleep again.
-                return next.map(|tick| self.ticker.until(tick) + Duration::from_millis(1));
+                let next = self.wheel.next_due();
+                let next = next.map(|tick| self.ticker.until(tick) + Duration::from_millis(1));
+                return match self.drain {
+                    Some(_) => Some(next.unwrap_or(DRAIN_STEP).min(DRAIN_STEP)),
+                    None => next,
+                };
             }
         }
         Some(Duration::ZERO)
@@ -333,7 +334,7 @@ impl Shard {
             self.read_log();
         }
         if let Some(drain) = &mut self.drain {
-            drain.left.push(key);
+            drain.join(key);
         }
         self.replay(key);
     }
@@ -357,10 +358,9 @@ impl Shard {
     fn ready(&mut self, key: u32, event: &mio::event::Event) {
         // The stream may have ended earlier in this batch; keys are given anew only after it.
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            if let Some(reason) = stream.ignore_input() {
-                return self.close(key, reason);
-            }
+        let has_input = event.is_readable() || event.is_read_closed() || event.is_error();
+        if let Some(reason) = has_input.then(|| stream.ignore_input()).flatten() {
+            return self.close(key, reason);
         }
         if event.is_writable() {
             match &mut stream.state {

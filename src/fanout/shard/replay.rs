@@ -66,27 +66,27 @@ impl Shard {
         let max = READ_MAX.min(stream.left as usize);
         let read = self.log.read(interest, replay.cursor, self.cursor, max, events);
 
-        if let Some(lost) = read.lost.filter(|&lost| lost > replay.told) {
+        let mut pile = mem::take(&mut self.scratch.pile);
+        // The gap goes out with the events behind it: however fast the log loses more, each turn makes way.
+        let gap = read.lost.filter(|&lost| lost > replay.told).map(|lost| {
             replay.told = lost;
+            bump(&self.link.counters.gaps, 1);
             let requested = self.log.id(replay.cursor).to_string();
             let oldest = self.log.id(events.first().map_or(self.log.head(), |event| event.seq));
-            let gap = frame::gap(&requested, oldest, GapReason::Evicted, Now::read());
-            replay.rest = gap.share(framing, 0);
-            bump(&self.link.counters.gaps, 1);
-            // It goes out first in the next turn; the read is done again then.
-            self.replays.push_back(key);
-            return;
+            frame::gap(&requested, oldest, GapReason::Evicted, Now::read())
+        });
+        if let Some(gap) = &gap {
+            pile.push(gap.bytes(framing));
         }
-
-        let mut pile = mem::take(&mut self.scratch.pile);
+        let gaps = pile.len();
         for event in &*events {
-            if pile.len() > 0 && pile.bytes.len() + event.frame.footprint() > WRITE_MAX {
+            if pile.len() > gaps && pile.bytes.len() + event.frame.footprint() > WRITE_MAX {
                 break;
             }
             pile.push(event.frame.bytes(framing));
         }
-        let (piled, sent) = (pile.len(), if pile.len() > 0 { stream.send(&pile.bytes) } else { Sent::Bytes(0) });
-        let outcome = match sent {
+        let piled = pile.len() - gaps;
+        let outcome = match if pile.len() > 0 { stream.send(&pile.bytes) } else { Sent::Bytes(0) } {
             Sent::Bytes(sent) => Ok((sent, sent == pile.bytes.len(), pile.split(0, sent))),
             Sent::Broken(reason) => Err(reason),
         };
@@ -98,19 +98,24 @@ impl Shard {
         };
 
         let State::Replay(replay) = &mut stream.state else { return };
-        if all {
+        let mut delivered = whole.saturating_sub(gaps);
+        if delivered > 0 {
+            replay.cursor = events[delivered - 1].seq;
+        }
+        if all && piled == events.len() {
             // Past the last event read, there is nothing of its own up to the read's cursor.
-            replay.cursor = if piled == events.len() { read.cursor } else { events[piled - 1].seq };
+            replay.cursor = read.cursor;
+        } else if let Some(gap) = gap.filter(|_| whole == 0) {
+            replay.rest = gap.share(framing, begun);
         } else if begun > 0 {
-            replay.cursor = events[whole].seq;
-            replay.rest = events[whole].frame.share(framing, begun);
-        } else if whole > 0 {
-            replay.cursor = events[whole - 1].seq;
+            let event = &events[delivered];
+            (replay.cursor, replay.rest) = (event.seq, event.frame.share(framing, begun));
+            delivered += 1;
         }
         let caught_up = all && replay.cursor == self.cursor;
         if sent > 0 {
             stream.progress = self.now as u32;
-            self.delivered(key, whole + usize::from(begun > 0), sent);
+            self.delivered(key, delivered, sent);
         }
         match (all, caught_up) {
             (false, _) => self.block(key),
@@ -127,7 +132,7 @@ impl Shard {
         if stream.left == 0 {
             return self.end(key, CloseReason::LimitReached);
         }
-        if replay.then_end {
+        if replay.farewell_ms.is_some() {
             return self.end(key, CloseReason::Drained);
         }
         let Some(audience) = self.audiences.get_mut(stream.audience) else { return };
