@@ -4,13 +4,15 @@
 //! section 7.1). Both forms share one allocation, the plain text being the middle of the chunk:
 //!
 //! ```text
-//! …room…  1a3 CRLF  id: k3j2-17 LF event: … LF data: … LF LF  CRLF
-//!         │         └────────────── plain ──────────────────┘     │
-//!         └──────────────────────── chunked ──────────────────────┘
+//! …room…  1a3 CRLF  event: … LF data: … LF id: k3j2-17 LF LF  CRLF
+//!         │         └─────────────── plain ─────────────────┘     │
+//!         └─────────────────────── chunked ───────────────────────┘
 //! ```
 //!
-//! All but the id is written before the event has its place in the order. The id stands first because of that: it is
-//! written into the room in front, right-aligned, by a few bytes' copy while the log is locked, and nothing moves.
+//! All but the id is written before the event has its place in the order; sealing it, while the log is locked, is a
+//! few bytes' copy at either end, and nothing moves. The id stands last for the clients' sake, too: at least one
+//! library takes it for its place to resume from as soon as it has read the line, and would miss an event whose
+//! frame was torn between its id and its data.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -45,13 +47,15 @@ impl Framing {
 #[derive(Debug, Clone)]
 pub struct Frame {
     bytes: Bytes,
-    /// Where the chunk begins, and where its text does; the text ends two bytes (CRLF) before the end.
-    chunk_at: u32,
-    text_at: u32,
+    /// Where the chunk begins; its text begins after [`ROOM`], and ends two bytes (CRLF) before the end.
+    chunk_at: u8,
 }
 
-/// Room in front of an unsealed frame: a chunk size of 8 digits and CRLF, `id: `, epoch, hyphen, 20 digits, LF.
-const ROOM: usize = 8 + 2 + 4 + Epoch::MAX + 1 + 20 + 1;
+/// Room in front of an unsealed frame, for its chunk's size: at most 8 digits, and CRLF.
+const ROOM: usize = 8 + 2;
+
+/// Room behind it: `id: `, epoch, hyphen, 20 digits, two line ends, CRLF.
+const END: usize = 4 + Epoch::MAX + 1 + 20 + 2 + 2;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -74,13 +78,13 @@ impl Frame {
 
     fn range(&self, framing: Framing) -> Range<usize> {
         match framing {
-            Framing::Chunked => self.chunk_at as usize..self.bytes.len(),
-            Framing::Plain => self.text_at as usize..self.bytes.len() - CRLF.len(),
+            Framing::Chunked => usize::from(self.chunk_at)..self.bytes.len(),
+            Framing::Plain => ROOM..self.bytes.len() - CRLF.len(),
         }
     }
 }
 
-/// A frame that is complete but for its id.
+/// A frame that is complete but for its id and its end.
 #[derive(Debug)]
 pub struct Unsealed {
     buf: Vec<u8>,
@@ -88,44 +92,38 @@ pub struct Unsealed {
 
 impl Unsealed {
     fn with_capacity(text: usize) -> Unsealed {
-        let mut buf = Vec::with_capacity(ROOM + text + CRLF.len());
+        let mut buf = Vec::with_capacity(ROOM + text + END);
         buf.resize(ROOM, 0);
         Unsealed { buf }
     }
 
     /// Writes the id and closes the frame.
-    pub fn seal(self, epoch: &Epoch, seq: u64) -> Frame {
+    pub fn seal(mut self, epoch: &Epoch, seq: u64) -> Frame {
         let mut digits = itoa::Buffer::new();
-        self.close(&[b"id: ", epoch.as_str().as_bytes(), b"-", digits.format(seq).as_bytes(), b"\n"])
-    }
-
-    /// Closes the frame without an id: what a client must not resume from.
-    fn seal_without_id(self) -> Frame {
-        self.close(&[])
-    }
-
-    /// Puts the id's `parts`, and in front of them the chunk's size, at the end of the room.
-    fn close(mut self, parts: &[&[u8]]) -> Frame {
-        self.buf.extend_from_slice(CRLF);
-        let mut at = ROOM;
-        for part in parts.iter().rev() {
-            at -= part.len();
-            self.buf[at..at + part.len()].copy_from_slice(part);
+        for part in ["id: ", epoch.as_str(), "-", digits.format(seq), "\n\n"] {
+            self.buf.extend_from_slice(part.as_bytes());
         }
-        let text_at = at;
-        let mut size = self.buf.len() - CRLF.len() - text_at;
-        at -= CRLF.len();
-        self.buf[at..text_at].copy_from_slice(CRLF);
-        loop {
+        self.close()
+    }
+
+    /// Closes an event's frame without an id: what a client must not resume from.
+    fn seal_without_id(mut self) -> Frame {
+        self.buf.push(b'\n');
+        self.close()
+    }
+
+    /// Makes a chunk of it: the line end behind it, the size right-aligned in the room before it.
+    fn close(mut self) -> Frame {
+        let mut size = self.buf.len() - ROOM;
+        self.buf.extend_from_slice(CRLF);
+        let mut at = ROOM - CRLF.len();
+        self.buf[at..ROOM].copy_from_slice(CRLF);
+        while at == ROOM - CRLF.len() || size > 0 {
             at -= 1;
             self.buf[at] = b"0123456789abcdef"[size % 16];
             size /= 16;
-            if size == 0 {
-                break;
-            }
         }
-        // Both are at most ROOM.
-        Frame { bytes: Bytes::from(self.buf), chunk_at: at as u32, text_at: text_at as u32 }
+        Frame { bytes: Bytes::from(self.buf), chunk_at: at as u8 }
     }
 
     /// The `event:` line and the envelope around `data`: the one place that knows the JSON's outer shape.
@@ -142,7 +140,7 @@ impl Unsealed {
             buf.extend_from_slice(b",\"topic\":");
             json(buf, &topic);
         }
-        buf.extend_from_slice(b"}\n\n");
+        buf.extend_from_slice(b"}\n");
     }
 }
 
@@ -238,9 +236,9 @@ pub fn connected(connected: Connected<'_>, now: Now) -> Frame {
     let Connected { client_id, topics, id, retry_ms } = connected;
     let payload = Payload { client_id, message: "Connected to Nivo event stream", topics };
     let mut frame = Unsealed::with_capacity(ENVELOPE + 160 + topics.len());
-    text(&mut frame.buf, format_args!("id: {id}\nretry: {retry_ms}\n"));
     frame.envelope("connected", None, now, |buf| json(buf, &payload));
-    frame.seal_without_id()
+    text(&mut frame.buf, format_args!("retry: {retry_ms}\nid: {id}\n\n"));
+    frame.close()
 }
 
 /// How a heartbeat looks.
@@ -260,8 +258,9 @@ pub fn heartbeat(style: HeartbeatStyle, now: Now) -> Frame {
         HeartbeatStyle::Named => named_heartbeat(None, now),
         HeartbeatStyle::Comment => {
             let mut frame = Unsealed::with_capacity(16);
-            frame.buf.extend_from_slice(b": heartbeat\n\n");
-            frame.seal_without_id()
+            // No empty line: two client libraries report one as an event, be there nothing but a comment before it.
+            frame.buf.extend_from_slice(b": heartbeat\n");
+            frame.close()
         }
     }
 }
@@ -273,10 +272,10 @@ pub fn farewell(retry_ms: u64, now: Now) -> Frame {
 
 fn named_heartbeat(retry_ms: Option<u64>, now: Now) -> Frame {
     let mut frame = Unsealed::with_capacity(ENVELOPE);
+    frame.envelope("heartbeat", None, now, |buf| text(buf, format_args!("{{\"timestamp\":{}}}", now.unix_s())));
     if let Some(retry_ms) = retry_ms {
         text(&mut frame.buf, format_args!("retry: {retry_ms}\n"));
     }
-    frame.envelope("heartbeat", None, now, |buf| text(buf, format_args!("{{\"timestamp\":{}}}", now.unix_s())));
     frame.seal_without_id()
 }
 

@@ -8,6 +8,7 @@ use fanfare::app::App;
 use fanfare::config::{Config, LogFormat, Stop};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -15,6 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    forgo_huge_pages();
     let file_limit = raise_file_limit();
     let config = match Config::read(std::env::args_os(), file_limit) {
         Ok(config) => config,
@@ -87,6 +89,13 @@ fn start_log(config: &Config) -> Result<(), tracing_subscriber::filter::ParseErr
         LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// Where the system gives huge pages to everybody, a page of 2 MiB for each thread's few small buffers is several
+/// times the memory of ten thousand streams (PERFORMANCE.md, "Memory").
+fn forgo_huge_pages() {
+    // Older kernels do not know it: then it is as it is.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Raises the soft limit on open files to the hard one; gives the limit in force.

@@ -298,7 +298,8 @@ impl Log {
     /// The cursor from which a reader sees what was accepted at `since` or later, and whether events of its interest
     /// from after that moment are no longer kept.
     pub fn cursor_since(&self, interest: &Interest, since: Now) -> (u64, bool) {
-        let since_ms = since.unix_ms();
+        // 0 stands for "nothing lost" below.
+        let since_ms = since.unix_ms().max(1);
         let order = self.order();
         let cursor = order.since(since_ms).map_or(order.newest(), |event| event.seq - 1);
         let lost = match interest {

@@ -27,14 +27,14 @@ pub struct Topic {
 }
 
 impl Topic {
-    fn new(name: Arc<str>, shards: usize, lost: u64) -> Topic {
+    fn new(name: Arc<str>, shards: usize, lost: u64, lost_ms: u64) -> Topic {
         Topic {
             name,
             listeners: (0..shards).map(|_| AtomicU32::new(0)).collect(),
             claims: AtomicUsize::new(0),
             published: AtomicU64::new(0),
             lost: AtomicU64::new(lost),
-            lost_ms: AtomicU64::new(0),
+            lost_ms: AtomicU64::new(lost_ms),
             gone: AtomicU64::new(lost),
             history: Mutex::default(),
         }
@@ -101,6 +101,7 @@ impl Topic {
         self.lost.load(SeqCst)
     }
 
+    /// When the newest event that left the history had been accepted, 0 where none has left.
     pub(super) fn lost_ms(&self) -> u64 {
         self.lost_ms.load(SeqCst)
     }
@@ -252,7 +253,7 @@ impl Index {
     pub(super) fn new(shards: usize) -> Index {
         Index {
             topics: DashMap::new(),
-            everything: Topic::new("".into(), shards, 0),
+            everything: Topic::new("".into(), shards, 0, 0),
             dropped: Mutex::new(Dropped::new()),
             shards,
         }
@@ -295,8 +296,8 @@ impl Index {
         }
         let name: Arc<str> = name.into();
         let topic = self.topics.entry(name.clone()).or_insert_with(|| {
-            let lost = lock(&self.dropped).lost(&name);
-            Arc::new(Topic::new(name, self.shards, lost))
+            let [lost, lost_ms] = lock(&self.dropped).lost(&name);
+            Arc::new(Topic::new(name, self.shards, lost, lost_ms))
         });
         mark(&topic);
         topic.clone()
@@ -309,7 +310,7 @@ impl Index {
                 let unused = topic.is_unused();
                 if unused && topic.lost() > 0 {
                     // Still under the map's guard: who makes the topic anew finds this.
-                    lock(&self.dropped).note(&topic.name, topic.lost());
+                    lock(&self.dropped).note(&topic.name, [topic.lost(), topic.lost_ms()]);
                 }
                 unused
             });
@@ -317,7 +318,8 @@ impl Index {
     }
 }
 
-/// The newest lost sequence number of topics that were dropped altogether, in bounded memory.
+/// What was lost of topics that were dropped altogether, in bounded memory: the newest lost sequence number, and when
+/// that event had been accepted.
 ///
 /// Two rows of buckets, each topic in one bucket a row, each bucket the maximum of its topics; the smaller of the two
 /// is the answer. It is never too small, so no gap is silent, and too large only where both buckets are shared with
@@ -325,17 +327,17 @@ impl Index {
 #[derive(Debug)]
 struct Dropped {
     hashers: [RandomState; 2],
-    rows: [Vec<u64>; 2],
+    rows: [Vec<[u64; 2]>; 2],
 }
 
 impl Dropped {
-    /// 512 KiB a row, of which only touched pages take memory.
+    /// 1 MiB a row, of which only touched pages take memory.
     const BUCKETS: usize = 1 << 16;
 
     fn new() -> Dropped {
         Dropped {
             hashers: [RandomState::new(), RandomState::new()],
-            rows: [vec![0; Dropped::BUCKETS], vec![0; Dropped::BUCKETS]],
+            rows: [vec![[0; 2]; Dropped::BUCKETS], vec![[0; 2]; Dropped::BUCKETS]],
         }
     }
 
@@ -343,16 +345,18 @@ impl Dropped {
         self.hashers[row].hash_one(name) as usize % Dropped::BUCKETS
     }
 
-    fn note(&mut self, name: &str, lost: u64) {
+    fn note(&mut self, name: &str, lost: [u64; 2]) {
         for row in 0..2 {
             let bucket = self.bucket(row, name);
+            // Time goes with the order: the greater pair has both greater.
             let newest = &mut self.rows[row][bucket];
             *newest = lost.max(*newest);
         }
     }
 
-    fn lost(&self, name: &str) -> u64 {
-        (0..2).map(|row| self.rows[row][self.bucket(row, name)]).min().unwrap_or(0)
+    fn lost(&self, name: &str) -> [u64; 2] {
+        let [a, b] = [0, 1].map(|row| self.rows[row][self.bucket(row, name)]);
+        a.min(b)
     }
 }
 
@@ -365,10 +369,10 @@ mod tests {
         let mut dropped = Dropped::new();
         let names: Vec<String> = (0..1000).map(|n| format!("topic-{n}")).collect();
         for (n, name) in names.iter().enumerate() {
-            dropped.note(name, n as u64 + 1);
+            dropped.note(name, [n as u64 + 1; 2]);
         }
-        assert!(names.iter().enumerate().all(|(n, name)| dropped.lost(name) > n as u64));
-        let false_alarms = (0..10_000).filter(|n| dropped.lost(&format!("other-{n}")) > 0).count();
+        assert!(names.iter().enumerate().all(|(n, name)| dropped.lost(name)[0] > n as u64));
+        let false_alarms = (0..10_000).filter(|n| dropped.lost(&format!("other-{n}"))[0] > 0).count();
         assert!(false_alarms < 30, "{false_alarms} of 10,000 never dropped topics look dropped");
     }
 }

@@ -1,0 +1,44 @@
+//! How long a publisher waits for its answer while a large fan-out runs: at this rate the shards and the receiver are
+//! never idle.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{DRAIN_LIMIT, Events, Rooms, Run, Streams, planned_events, seconds};
+use crate::Result;
+use crate::publisher::Pace;
+
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct AckArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub streams: Streams,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub events: Events,
+
+    /// Events a second
+    #[arg(long, default_value_t = 200.0)]
+    pub rate: f64,
+
+    /// Seconds to publish
+    #[arg(long, default_value_t = 15.0)]
+    pub for_s: f64,
+}
+
+pub fn run(args: &AckArgs, run: &mut Run) -> Result<()> {
+    let Streams { streams, in_flight, batch_us } = args.streams;
+    let mut fleet = run.fleet(planned_events(args.rate, args.for_s), batch_us)?;
+    fleet.add_room("load", streams)?;
+    run.open(&mut fleet, in_flight)?;
+    let rooms = Rooms::one("load", streams);
+    let during = seconds(args.for_s);
+    let pace = Pace::Even { per_second: args.rate, during };
+    let plan = rooms.plan(run.target, pace, args.events);
+    let flow = run.flow(&mut fleet, &plan, &rooms, during + DRAIN_LIMIT)?;
+    let kept_up = flow.published.events as f64 / (args.rate * args.for_s);
+    run.report.put("published_share_of_planned", kept_up);
+    run.put_flow(&flow, &fleet);
+    Ok(())
+}
