@@ -263,8 +263,8 @@ impl Plain {
         let (epoch, sequence) = (&self.epoch, self.sequence);
         let Publication { topic, event_type, data } = publication;
         let frame = chunk(&format!(
-            "id: {epoch}-{sequence}\nevent: {event_type}\ndata: {{\"type\":\"{event_type}\",\"data\":{data},\
-             \"timestamp\":\"{}\",\"topic\":\"{topic}\"}}\n\n",
+            "event: {event_type}\ndata: {{\"type\":\"{event_type}\",\"data\":{data},\
+             \"timestamp\":\"{}\",\"topic\":\"{topic}\"}}\nid: {epoch}-{sequence}\n\n",
             rfc3339(unix_now())
         ));
         Event { topic, sequence, frame }

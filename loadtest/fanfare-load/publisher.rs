@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn only_200_is_success() {
         let answer = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nbusy";
-        assert!(whole_body(answer).unwrap_err().to_string().contains("429"));
+        assert!(whole_body(answer).expect_err("not a 200").to_string().contains("429"));
         assert!(whole_body(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(sequence_in(b"{\"success\":true}").is_err());
     }

@@ -108,7 +108,7 @@ enum Chunk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    /// Strict on purpose: `id`, `event` and `data`, LF line ends, one event. All else is [`Chunk::Other`] and is judged
+    /// Strict on purpose: `event`, `data` and `id`, LF line ends, one event. All else is [`Chunk::Other`] and is judged
     /// by the parser, which knows the whole standard.
     fn read(bytes: &'a [u8]) -> Self {
         let Some(line_end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(10)]) else {
@@ -134,8 +134,8 @@ impl<'a> Chunk<'a> {
     }
 
     fn may_become_event(text: &[u8]) -> bool {
-        let known = text.len().min(4);
-        text[..known] == b"id: "[..known]
+        let known = text.len().min(7);
+        text[..known] == b"event: "[..known]
     }
 
     fn event(text: &'a [u8], len: usize) -> Option<Self> {
@@ -144,9 +144,9 @@ impl<'a> Chunk<'a> {
             return None;
         }
         let mut lines = text[..block_end].split(|&byte| byte == b'\n');
-        let id = lines.next()?.strip_prefix(b"id: ")?;
         let event_type = lines.next()?.strip_prefix(b"event: ")?;
         let data = lines.next()?.strip_prefix(b"data: ")?;
+        let id = lines.next()?.strip_prefix(b"id: ")?;
         if lines.next().is_some() || Kind::of(event_type) != Kind::Event {
             return None;
         }
@@ -162,7 +162,7 @@ pub mod tests {
 
     /// One event's chunk as a server sends it.
     pub fn chunk(seq: u64) -> Vec<u8> {
-        chunked(&format!("id: e-{seq}\nevent: load\ndata: {{\"data\":{{\"n\":\"{seq:08}\"}}}}\n\n"))
+        chunked(&format!("event: load\ndata: {{\"data\":{{\"n\":\"{seq:08}\"}}}}\nid: e-{seq}\n\n"))
     }
 
     #[test]
@@ -188,10 +188,10 @@ pub mod tests {
     fn leaves_what_differs() {
         let others = [
             chunked("event: heartbeat\ndata: {}\n\n"),
-            chunked("id: e-9\nevent: gap\ndata: {}\n\n"),
-            chunked("id: e-9\nevent: a\ndata: 1\n\nid: e-10\n"),
-            chunked("id: e-9\nevent: a\ndata: 1\ndata: 2\n\n"),
-            chunked("id: f-9\nevent: a\ndata: 1\n\n"),
+            chunked("event: gap\ndata: {}\nid: e-9\n\n"),
+            chunked("event: a\ndata: 1\nid: e-9\n\nid: e-10\n"),
+            chunked("event: a\ndata: 1\nid: e-9\ndata: 2\n\n"),
+            chunked("event: a\ndata: 1\nid: f-9\n\n"),
             chunked(""),
             chunk(3),
             chunk(2),

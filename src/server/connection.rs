@@ -44,6 +44,8 @@ pub(super) async fn serve(socket: TcpStream, config: &ServerConfig, service: Arc
         .max_header_size(config.max_head)
         .max_buf_size(config.max_head.max(8192))
         .title_case_headers(true)
+        // Who closes the sending side behind a request still gets the answer.
+        .half_close(true)
         // The driver below keeps the deadlines.
         .header_read_timeout(None)
         .serve_connection(carrier, exchange);

@@ -25,7 +25,7 @@ struct Process {
 
 impl Process {
     fn start(mut command: Command) -> Process {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = read_lines(child.stdout.take());
         let errors = read_lines(child.stderr.take());
@@ -61,6 +61,8 @@ impl Drop for Process {
         while !self.has_ended() && asked.elapsed() < LEAVE {
             thread::sleep(Duration::from_millis(5));
         }
+        let _ = self.child.kill();
+        // What it has started, if it leads a group.
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.child.wait();
     }
@@ -133,7 +135,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// Starts it.
-    pub(crate) fn start(command: Command) -> Client {
+    pub(crate) fn start(mut command: Command) -> Client {
+        command.process_group(0);
         Client { process: Process::start(command), seen: Vec::new(), heartbeats: Vec::new() }
     }
 

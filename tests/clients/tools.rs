@@ -23,7 +23,7 @@ pub(crate) fn or_skip<T>(test: &str, found: Result<T, String>) -> Option<T> {
         .map_err(|why| {
             assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "skipped in CI: {test}: {why}");
             // Past the test harness, which keeps what a passing test prints to itself.
-            let _ = writeln!(io::stderr(), "skipped: {test}: {why}");
+            let _ = io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes());
         })
         .ok()
 }
@@ -124,7 +124,7 @@ fn installed(what: &str, lock: &str, fill: impl Fn(&Path) -> Result<(), String>)
     Ok(home)
 }
 
-/// Runs an installer to its end; what it prints goes to a file in `home`, and its last line is why it failed.
+/// Runs an installer to its end; what it prints goes to a file in `home`, and says why it failed.
 fn run(command: &mut Command, home: &Path) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     let path = home.join("install.log");
@@ -146,6 +146,7 @@ fn run(command: &mut Command, home: &Path) -> Result<(), String> {
         return Ok(());
     }
     let log = fs::read_to_string(&path).unwrap_or_default();
-    let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
-    Err(format!("{status}: {last}"))
+    let is_error = |line: &&str| line.to_lowercase().trim_start_matches("npm ").starts_with("error");
+    let why = log.lines().find(is_error).or(log.lines().next_back()).unwrap_or("it printed nothing");
+    Err(format!("{status}: {why}"))
 }

@@ -15,6 +15,8 @@ pub struct Environment {
     pub cpu: String,
     pub memory_mb: Option<u64>,
     pub kernel: String,
+    /// Over 1, 5 and 15 minutes, at the start: says whether something else was running.
+    pub load_average: String,
     pub tcp_congestion_control: String,
     pub file_descriptors: u64,
     pub rustc: Option<String>,
@@ -35,6 +37,7 @@ impl Environment {
             cpu,
             memory_mb: memory_kb.map(|kb| kb / 1024),
             kernel: text("/proc/sys/kernel/osrelease"),
+            load_average: text("/proc/loadavg"),
             tcp_congestion_control: text("/proc/sys/net/ipv4/tcp_congestion_control"),
             file_descriptors: raise_descriptor_limit(),
             rustc: first_line(Command::new("rustc").arg("--version")),
