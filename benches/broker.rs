@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::clock::Now;
-use fanfare::event::{Draft, Epoch};
+use fanfare::event::Draft;
 use fanfare::fanout::Wheel;
+use fanfare::id::Epoch;
 use fanfare::log::{Log, LogConfig};
 
 /// An event of about 330 bytes on the wire, as the load tests send.

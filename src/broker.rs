@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::event::{Draft, Epoch, EventId};
+use crate::event::Draft;
 use crate::fanout::{Fanout, FanoutConfig, Seat, Totals};
 use crate::frame::{self, Framing, GapReason};
+use crate::id::{Epoch, EventId};
 use crate::log::{Held, Listening, Log, LogConfig};
 
 /// What a stream asks for.

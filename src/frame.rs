@@ -22,7 +22,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::Now;
-use crate::event::{Epoch, EventId};
+use crate::id::{Epoch, EventId};
 
 /// How a connection marks where its body's parts begin and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

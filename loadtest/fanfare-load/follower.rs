@@ -226,9 +226,9 @@ impl Apart {
             (Kind::Gap, _) => tally.gaps += 1,
             (Kind::Event, Some(seq)) => match ledger.record(seq, transcript) {
                 Arrival::Duplicate => tally.duplicates += 1,
-                Arrival::InOrder => tally.deliver(frame.number),
-                Arrival::OutOfOrder => {
-                    tally.out_of_order += 1;
+                arrival => {
+                    tally.out_of_order += u64::from(arrival == Arrival::OutOfOrder);
+                    tally.parsed += 1;
                     tally.deliver(frame.number);
                 }
             },

@@ -17,6 +17,8 @@ pub struct Tally {
     pub now: u64,
     /// Events a stream had not had before.
     pub delivered: u64,
+    /// Those of them that had to be parsed: where these are many, the receiver is slower than it should be.
+    pub parsed: u64,
     /// Events a stream had already had.
     pub duplicates: u64,
     /// Events that came after one with a higher sequence.
@@ -42,6 +44,7 @@ impl Tally {
             times,
             now: 0,
             delivered: 0,
+            parsed: 0,
             duplicates: 0,
             out_of_order: 0,
             gaps: 0,

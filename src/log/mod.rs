@@ -27,8 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::event::{ALL, Draft, Epoch, EventId};
+use crate::event::{ALL, Draft};
 use crate::frame::Frame;
+use crate::id::{Epoch, EventId};
 
 use order::Order;
 use topic::Index;

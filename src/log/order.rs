@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::topic::{History, Topic};
 use super::{Event, LogConfig, lock};
 use crate::clock::Now;
-use crate::event::Epoch;
 use crate::frame::Unsealed;
+use crate::id::Epoch;
 
 /// What a topic with history weighs beside its events: itself, its name twice, its places in the maps.
 const TOPIC_WEIGHT: usize = 512;

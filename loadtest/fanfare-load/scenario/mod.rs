@@ -233,6 +233,7 @@ impl Run<'_> {
         report.put("deliveries_per_s", delivered as f64 / flow.elapsed.as_secs_f64());
         report.put("server_cpu_us_per_delivery", each(flow.server_cpu));
         report.put("receiver_cpu_us_per_delivery", each(flow.receiver_cpu));
+        report.put("deliveries_parsed", fleet.tally.parsed);
         report.put_latency("delivery", &fleet.tally.latency);
         report.put_latency("acknowledgement", &flow.published.acknowledged);
         if !flow.published.acknowledged_from_due.is_empty() {
