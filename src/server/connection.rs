@@ -33,9 +33,14 @@ const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close
 /// Serves a connection to its end, or until it has become a stream.
 pub(super) async fn serve(socket: TcpStream, config: &ServerConfig, service: Arc<Service>) {
     // hyper's buffers are made only for those who speak: a flood of silent connections costs no more than sockets.
-    if timeout(config.head_timeout, socket.readable()).await.is_err() {
-        service.counts.slow_heads.fetch_add(1, Relaxed);
-        return;
+    // A peek, since readiness alone is assumed of a new socket.
+    match timeout(config.head_timeout, socket.peek(&mut [0])).await {
+        Ok(Ok(1..)) => {}
+        Ok(_) => return,
+        Err(_) => {
+            service.counts.slow_heads.fetch_add(1, Relaxed);
+            return;
+        }
     }
     let seen = Arc::new(Seen::default());
     let carrier = Carrier { io: TokioIo::new(socket), seen: seen.clone(), service: service.clone() };
@@ -143,7 +148,8 @@ impl Default for Seen {
             opening: Mutex::default(),
             has_opening: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
-            phase: AtomicU8::new(Phase::Idle as u8),
+            // Its first byte has been seen.
+            phase: AtomicU8::new(Phase::Head as u8),
         }
     }
 }
