@@ -3,13 +3,14 @@
 //! HTTP knows the broker; the broker knows no HTTP.
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::event::Draft;
-use crate::fanout::{Fanout, FanoutConfig, Seat, Totals};
+use crate::fanout::{Arrival, Fanout, FanoutConfig, Seat, Totals};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
 use crate::log::{Held, Listening, Log, LogConfig};
@@ -175,11 +176,20 @@ impl Broker {
     }
 
     /// Gives an admitted stream its connection; `head` is what the carrier wants to have sent before the frames.
-    pub fn open(&self, admitted: Admitted, socket: std::net::TcpStream, mut head: Vec<u8>) {
+    /// Gives the shard that has it now and has to be woken.
+    pub fn open(&self, admitted: Admitted, socket: TcpStream, head: Vec<u8>) -> usize {
         let Admitted { shard, listening, seat, framing, cursor, told, limit, first } = admitted;
-        head.extend_from_slice(&first);
-        let arrival = crate::fanout::Arrival { socket, opening: head, listening, framing, cursor, told, limit, seat };
-        self.fanout.open(shard, arrival);
+        let mut opening = head;
+        opening.extend_from_slice(&first);
+        self.fanout.open(shard, Arrival { socket, opening, listening, framing, cursor, told, limit, seat });
+        shard
+    }
+
+    /// Wakes shards that were given streams.
+    pub fn wake(&self, shards: impl IntoIterator<Item = usize>) {
+        for shard in shards {
+            self.fanout.wake(shard);
+        }
     }
 
     /// The id of the event with sequence number `seq`.

@@ -201,6 +201,20 @@ fn a_reader_just_behind_is_served_past_its_topics_bound() {
 }
 
 #[test]
+fn an_idle_stream_gets_a_burst_past_its_topics_bound() {
+    // The stream has not read for 2,000 events, none of them its own; all that is its own is among the newest 64.
+    let server = Server::start(&["--topic-events", "2", "--live-events", "64"]);
+    let mut stream = server.stream("topics=quiet");
+    let batch =
+        |topic: &str, n: usize| format!("[{}]", (1..=n).map(|n| numbered(topic, n)).collect::<Vec<_>>().join(","));
+    let mut publisher = server.publisher();
+    publisher.post(&batch("others", 2_000));
+    publisher.post(&batch("quiet", 10));
+    assert_eq!(stream.numbers(10), (1..=10).collect::<Vec<_>>());
+    stream.expect_nothing();
+}
+
+#[test]
 fn a_chatty_topic_does_not_push_out_a_quiet_ones_last_events() {
     let server = Server::start(&["--history-bytes", "256KiB", "--live-events", "1"]);
     let quiet = ticks(&server, "quiet", 1..=3);

@@ -97,10 +97,10 @@ fn the_recorded_stream_comes_again() {
     stream.expect("transaction.created");
     assert_like(
         &stream.body(),
-        "id: «id»\nretry: 3000\nevent: connected\ndata: {\"type\":\"connected\",\"data\":{\"client_id\":\"«client»\",\
-         \"message\":\"Connected to Nivo event stream\",\"topics\":\"transactions\"},\"timestamp\":\"«nanos»\"}\n\n\
-         id: «id»\nevent: transaction.created\ndata: {\"type\":\"transaction.created\",\"data\":{\"amount\":10000,\
-         \"transaction_id\":\"t1\",\"timestamp\":\"«seconds»\"},\"timestamp\":\"«nanos»\",\"topic\":\"transactions\"}\n\n",
+        "event: connected\ndata: {\"type\":\"connected\",\"data\":{\"client_id\":\"«client»\",\
+         \"message\":\"Connected to Nivo event stream\",\"topics\":\"transactions\"},\"timestamp\":\"«nanos»\"}\nretry: 3000\nid: «id»\n\n\
+         event: transaction.created\ndata: {\"type\":\"transaction.created\",\"data\":{\"amount\":10000,\
+         \"transaction_id\":\"t1\",\"timestamp\":\"«seconds»\"},\"timestamp\":\"«nanos»\",\"topic\":\"transactions\"}\nid: «id»\n\n",
     );
 }
 
@@ -114,10 +114,10 @@ fn the_recorded_default_stream_comes_again() {
     stream.expect("hello");
     assert_like(
         &stream.body(),
-        "id: «id»\nretry: 3000\nevent: connected\ndata: {\"type\":\"connected\",\"data\":{\"client_id\":\"«client»\",\
-         \"message\":\"Connected to Nivo event stream\",\"topics\":\"all\"},\"timestamp\":\"«nanos»\"}\n\n\
-         id: «id»\nevent: hello\ndata: {\"type\":\"hello\",\"data\":{\"message\":\"hi there\",\
-         \"timestamp\":\"«seconds»\"},\"timestamp\":\"«nanos»\",\"topic\":\"all\"}\n\n",
+        "event: connected\ndata: {\"type\":\"connected\",\"data\":{\"client_id\":\"«client»\",\
+         \"message\":\"Connected to Nivo event stream\",\"topics\":\"all\"},\"timestamp\":\"«nanos»\"}\nretry: 3000\nid: «id»\n\n\
+         event: hello\ndata: {\"type\":\"hello\",\"data\":{\"message\":\"hi there\",\
+         \"timestamp\":\"«seconds»\"},\"timestamp\":\"«nanos»\",\"topic\":\"all\"}\nid: «id»\n\n",
     );
 }
 
@@ -368,7 +368,7 @@ fn what_is_published_arrives_byte_for_byte() {
         let id = answer.json()["id"].as_str().expect("an id").to_owned();
         let (topic, kind) = (json!(case.topic), json!(case.kind));
         let pattern = format!(
-            "id: {id}\nevent: {}\ndata: {{\"type\":{kind},\"data\":{},\"timestamp\":\"«nanos»\",\"topic\":{topic}}}\n\n",
+            "event: {}\ndata: {{\"type\":{kind},\"data\":{},\"timestamp\":\"«nanos»\",\"topic\":{topic}}}\nid: {id}\n\n",
             case.kind, case.data
         );
         println!("{}", case.what);

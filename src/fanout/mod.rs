@@ -123,7 +123,6 @@ enum Command {
 impl Link {
     fn post(&self, command: Command) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-        self.wake();
     }
 
     fn inbox_is_empty(&self) -> bool {
@@ -197,9 +196,15 @@ impl Fanout {
         }
     }
 
-    /// Gives a stream to `shard`, the one its `listening` was registered for.
+    /// Gives a stream to `shard`, the one its `listening` was registered for; the shard takes it in when it is woken
+    /// next, for which the caller is to see by [`Fanout::wake`].
     pub fn open(&self, shard: usize, arrival: Arrival) {
         self.links[shard].post(Command::Open(arrival));
+    }
+
+    /// Wakes a shard, if it sleeps.
+    pub fn wake(&self, shard: usize) {
+        self.links[shard].wake();
     }
 
     /// Tells the shards in `set` (a bit each, as [`crate::log::Appended::shards`]) that there is more to read, up to
@@ -217,6 +222,7 @@ impl Fanout {
     pub fn drain(&self, grace: Duration) {
         for link in &self.links {
             link.post(Command::Drain(grace));
+            link.wake();
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {

@@ -49,7 +49,7 @@ impl Asked {
                 "topics" => asked.add_topics(&parameter.value()?)?,
                 "last_event_id" | "lastEventId" => {
                     // An empty value is what a client sends that has not had an id yet.
-                    asked.last_event_id = Some(parameter.value()?).filter(|id| !id.is_empty());
+                    asked.last_event_id = Some(parameter.value()?).filter(|id| !id.is_empty()).or(asked.last_event_id);
                 }
                 "since" => {
                     let value = parameter.value()?;

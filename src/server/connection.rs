@@ -8,7 +8,8 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,20 +31,20 @@ use crate::http::subscribe::Opening;
 /// What a client that sent half a head is told.
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Serves a connection to its end, or until it has become a stream.
-pub(super) async fn serve(socket: TcpStream, config: &ServerConfig, service: Arc<Service>) {
+/// Serves a connection to its end, or until it has become a stream; gives the shard that the stream went to, which
+/// is the caller's to wake.
+pub(super) async fn serve(socket: Socket, config: Arc<ServerConfig>, service: Arc<Service>) -> Option<usize> {
+    let mut carrier = Carrier { socket, seen: Arc::default(), service: service.clone() };
     // hyper's buffers are made only for those who speak: a flood of silent connections costs no more than sockets.
-    // A peek, since readiness alone is assumed of a new socket.
-    match timeout(config.head_timeout, socket.peek(&mut [0])).await {
-        Ok(Ok(1..)) => {}
-        Ok(_) => return,
-        Err(_) => {
+    match carrier.socket.has_spoken(&config).await {
+        Some(true) => {}
+        Some(false) => return None,
+        None => {
             service.counts.slow_heads.fetch_add(1, Relaxed);
-            return;
+            return None;
         }
     }
-    let seen = Arc::new(Seen::default());
-    let carrier = Carrier { io: TokioIo::new(socket), seen: seen.clone(), service: service.clone() };
+    let seen = carrier.seen.clone();
     let exchange = Exchange { service: service.clone(), seen: seen.clone() };
     let mut connection = http1::Builder::new()
         .max_header_size(config.max_head)
@@ -55,31 +56,27 @@ pub(super) async fn serve(socket: TcpStream, config: &ServerConfig, service: Arc
         .header_read_timeout(None)
         .serve_connection(carrier, exchange);
 
-    let end = drive(&mut connection, config, &seen).await;
+    let end = drive(&mut connection, &config, &seen).await;
+    if matches!(seen.phase(), Phase::Exchange | Phase::Answered) {
+        service.counts.exchanges.fetch_sub(1, Relaxed);
+    }
     match end {
-        End::Done => {}
         End::Stream(opening) => {
             // Bytes behind the request are dropped with hyper's buffer: a stream answers nothing else.
-            let socket = connection.into_parts().io.io.into_inner();
-            hand_over(socket, *opening, &service);
+            let socket = connection.into_parts().io.socket;
+            match socket.into_std() {
+                Ok(socket) => return Some(service.broker.open(opening.admitted, socket, opening.head)),
+                Err(error) => tracing::error!(%error, "cannot take a socket over"),
+            }
         }
         End::Late(Phase::Head) => {
             service.counts.slow_heads.fetch_add(1, Relaxed);
             // Best effort: nothing has been written before, so there is room for it.
-            let _ = connection.into_parts().io.io.into_inner().try_write(HEAD_TOO_SLOW);
+            let _ = connection.into_parts().io.socket.into_std().and_then(|mut socket| socket.write(HEAD_TOO_SLOW));
         }
-        End::Late(_) => {}
+        End::Late(_) | End::Done => {}
     }
-    if matches!(seen.phase(), Phase::Exchange | Phase::Answered) {
-        service.counts.exchanges.fetch_sub(1, Relaxed);
-    }
-}
-
-fn hand_over(socket: TcpStream, opening: Opening, service: &Service) {
-    match socket.into_std() {
-        Ok(socket) => service.broker.open(opening.admitted, socket, opening.head),
-        Err(error) => tracing::error!(%error, "cannot take a socket over"),
-    }
+    None
 }
 
 /// How the part of a connection that hyper serves ends.
@@ -231,14 +228,83 @@ impl Future for Answer {
 
 /// The socket as hyper sees it: notes what passes, and passes it on.
 struct Carrier {
-    io: TokioIo<TcpStream>,
+    socket: Socket,
     seen: Arc<Seen>,
     service: Arc<Service>,
 }
 
+/// A socket that tokio learns of only when there is something to wait for. A request for a stream is mostly there
+/// when its connection is accepted: then two system calls and tokio's 256 bytes a socket are saved.
+pub(super) enum Socket {
+    Fresh(std::net::TcpStream),
+    Watched(TokioIo<TcpStream>),
+    /// Between the two, and after tokio has refused it.
+    Gone,
+}
+
+impl Socket {
+    /// A socket that tokio does not know of.
+    pub(super) fn fresh(socket: std::net::TcpStream) -> Socket {
+        Socket::Fresh(socket)
+    }
+
+    /// A socket that tokio knows.
+    pub(super) fn watched(socket: TcpStream) -> Socket {
+        Socket::Watched(TokioIo::new(socket))
+    }
+
+    /// Waits for the first byte; false if the connection ends before, `None` if it does not come in time.
+    async fn has_spoken(&mut self, config: &ServerConfig) -> Option<bool> {
+        if let Socket::Fresh(socket) = self {
+            match socket.peek(&mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return Some(matches!(peeked, Ok(1..))),
+            }
+        }
+        let Ok(watched) = self.watch() else { return Some(false) };
+        // A peek, since readiness alone is assumed of a new socket.
+        let peeked = timeout(config.head_timeout, watched.inner().peek(&mut [0])).await.ok()?;
+        Some(matches!(peeked, Ok(1..)))
+    }
+
+    fn watch(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {
+        *self = match std::mem::replace(self, Socket::Gone) {
+            Socket::Fresh(socket) => Socket::watched(TcpStream::from_std(socket)?),
+            other => other,
+        };
+        match self {
+            Socket::Watched(watched) => Ok(watched),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn into_std(self) -> io::Result<std::net::TcpStream> {
+        match self {
+            Socket::Fresh(socket) => Ok(socket),
+            Socket::Watched(watched) => watched.into_inner().into_std(),
+            Socket::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Does it on the bare socket, if tokio need not know of it (yet).
+    fn attempt<T>(&mut self, act: impl FnOnce(&mut std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
+        let Socket::Fresh(socket) = self else { return None };
+        match act(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            done => Some(done),
+        }
+    }
+}
+
 impl Read for Carrier {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        // Most heads fit at once; a longer one comes in several reads.
+        let mut head = [0; 2048];
+        let room = head.len().min(buf.remaining());
+        match self.socket.attempt(|socket| socket.read(&mut head[..room])) {
+            Some(read) => buf.put_slice(&head[..read?]),
+            None => ready!(Pin::new(self.socket.watch()?).poll_read(cx, buf))?,
+        }
         // Bytes, or the end, which hyper will see to.
         if self.seen.phase() == Phase::Idle {
             self.seen.enter(Phase::Head);
@@ -250,7 +316,10 @@ impl Read for Carrier {
 impl Write for Carrier {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.seen.flushed.store(false, Relaxed);
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        match self.socket.attempt(|socket| socket.write(buf)) {
+            Some(written) => Poll::Ready(written),
+            None => Pin::new(self.socket.watch()?).poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -259,15 +328,18 @@ impl Write for Carrier {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.seen.flushed.store(false, Relaxed);
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        match self.socket.attempt(|socket| socket.write_vectored(bufs)) {
+            Some(written) => Poll::Ready(written),
+            None => Pin::new(self.socket.watch()?).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket keeps nothing back.
         self.seen.flushed.store(true, Relaxed);
         if self.seen.phase() == Phase::Answered {
             self.service.counts.exchanges.fetch_sub(1, Relaxed);
@@ -277,6 +349,9 @@ impl Write for Carrier {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        match self.socket.attempt(|socket| socket.shutdown(Shutdown::Write)) {
+            Some(done) => Poll::Ready(done),
+            None => Pin::new(self.socket.watch()?).poll_shutdown(cx),
+        }
     }
 }

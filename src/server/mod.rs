@@ -4,15 +4,19 @@ mod connection;
 mod service;
 mod socket;
 
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, accept_with};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use connection::Socket;
 pub use service::Service;
 pub use socket::{SocketConfig, bind, dual_stack};
 
@@ -44,6 +48,9 @@ pub struct Counts {
     pub slow_heads: AtomicU64,
 }
 
+/// Connections accepted in a row before the shards that got streams are woken: a crowd of newcomers wakes them once.
+const ACCEPT_BATCH: usize = 16;
+
 /// Accepts connections until the task is dropped.
 pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Service>) {
     let room = Arc::new(Semaphore::new(config.max_connections));
@@ -51,16 +58,54 @@ pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Se
     loop {
         // Never closed, so never an error.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                service.counts.accepted.fetch_add(1, Ordering::Relaxed);
-                let (config, service) = (config.clone(), service.clone());
-                tokio::spawn(async move {
-                    connection::serve(socket, &config, service).await;
-                    drop(permit);
-                });
+        let mut next = match listener.accept().await {
+            Ok((socket, _)) => Some((Socket::watched(socket), permit)),
+            Err(error) => {
+                back_off(&error, &service.counts).await;
+                None
             }
-            Err(error) => back_off(&error, &service.counts).await,
+        };
+        let mut shards = Vec::with_capacity(ACCEPT_BATCH);
+        while let Some((socket, permit)) = next {
+            service.counts.accepted.fetch_add(1, Ordering::Relaxed);
+            shards.extend(begin(socket, permit, &config, &service).await);
+            next = if shards.len() < ACCEPT_BATCH { another(&listener, &room) } else { None };
+        }
+        service.broker.wake(shards);
+    }
+}
+
+/// One more connection, if one waits and there is room for it. It is taken past tokio, which need not know of it yet;
+/// should this fail, the next regular accept fails in the same way and sees to it.
+fn another(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Socket, OwnedSemaphorePermit)> {
+    let permit = room.clone().try_acquire_owned().ok()?;
+    let socket = accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).ok()?;
+    Some((Socket::fresh(socket.into()), permit))
+}
+
+/// Serves a connection as far as it goes without waiting, which for a stream is all the way, and gives the shard it
+/// went to. What has to wait gets a task of its own.
+async fn begin(
+    socket: Socket,
+    permit: OwnedSemaphorePermit,
+    config: &Arc<ServerConfig>,
+    service: &Arc<Service>,
+) -> Option<usize> {
+    let mut serving = Box::pin(connection::serve(socket, config.clone(), service.clone()));
+    let first = poll_fn(|cx| {
+        // Each connection would have a task of its own but for the cost of it: let a bug in one not end them all.
+        let polled = catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx)));
+        Poll::Ready(polled.unwrap_or(Poll::Ready(None)))
+    });
+    match first.await {
+        Poll::Ready(shard) => shard,
+        Poll::Pending => {
+            let service = service.clone();
+            tokio::spawn(async move {
+                service.broker.wake(serving.await);
+                drop(permit);
+            });
+            None
         }
     }
 }
@@ -76,12 +121,4 @@ async fn back_off(error: &io::Error, counts: &Counts) {
         tracing::warn!(%error, "cannot accept connections; trying again every {BACK_OFF:?}");
     }
     tokio::time::sleep(BACK_OFF).await;
-}
-
-/// Where the broker can be reached.
-///
-/// # Errors
-/// Where the system does not say.
-pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
-    listener.local_addr()
 }

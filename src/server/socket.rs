@@ -22,7 +22,7 @@ pub struct SocketConfig {
 /// Connections that wait to be accepted, at most; the system's `net.core.somaxconn` bounds it too.
 const BACKLOG: i32 = 4096;
 
-/// Opens the listening socket.
+/// Opens the listening socket. To be called within a tokio runtime.
 ///
 /// # Errors
 /// Where the address cannot be bound or the options not be set.

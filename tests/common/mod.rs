@@ -330,6 +330,15 @@ pub(crate) fn parts(id: &str) -> (&str, u64) {
     (epoch, seq.parse().unwrap_or_else(|_| panic!("{id:?} ends in no number")))
 }
 
+/// Percent-encodes all but letters and digits (RFC 3986, section 2.1).
+pub(crate) fn percent_encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|b| match b {
+        b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    });
+    encoded.collect()
+}
+
 // ---- HTTP
 
 /// A connection, seen as bytes.
@@ -898,6 +907,11 @@ impl Stream {
         let Some(end) = self.end.clone() else { panic!("the stream did not end within {PATIENCE:?}") };
         let events = std::iter::from_fn(|| self.sse.next()).collect();
         (events, end)
+    }
+
+    /// Whether it is open and nothing waits to be read.
+    pub(crate) fn conn_is_quiet(&mut self) -> bool {
+        self.next_within(Duration::from_millis(1)).is_none() && self.end.is_none()
     }
 
     /// Whether it has ended, as far as was read.
