@@ -69,7 +69,7 @@ fn throw(server: &Server, bytes: &[u8]) -> String {
 
 /// The statuses in a connection's output, in order.
 fn statuses(text: &str) -> Vec<u16> {
-    let behind = |version| text.match_indices(version).map(|(at, _)| &text[at + version.len()..]);
+    let behind = |version: &'static str| text.match_indices(version).map(|(at, _)| &text[at + version.len()..]);
     let mut found: Vec<&str> = behind("HTTP/1.1 ").chain(behind("HTTP/1.0 ")).collect();
     // What is left of the text shrinks from answer to answer.
     found.sort_by_key(|rest| std::cmp::Reverse(rest.len()));

@@ -224,46 +224,57 @@ impl Log {
         Read { cursor: if seen == max { last } else { order.newest() }, lost }
     }
 
-    /// One reader's read: the events of its interest after `cursor` and up to `upto`, in order, at most `max`.
+    /// One reader's read: the events of its interest after `cursor` and up to `upto`, in order, at most `max` (which
+    /// is at least 1).
     pub fn read(&self, interest: &Interest, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Read {
         let from = out.len();
         let lost = match interest {
-            Interest::All => self.read_order(cursor, upto, max, out, |_| true, Order::lost),
+            Interest::All => {
+                let order = self.order();
+                out.extend(order.after(cursor).take_while(|event| event.seq <= upto).take(max).cloned());
+                order.lost()
+            }
             Interest::Topics(topics) => {
-                let lost = topics.iter().filter_map(|t| t.read(cursor, upto, max, out)).max();
-                if topics.len() > 1 {
+                let mut complete = true;
+                for topic in topics {
+                    complete &= topic.read(cursor, upto, max, out);
+                }
+                let lost = if complete {
+                    0
+                } else {
+                    out.truncate(from);
+                    self.read_with_detached(topics, cursor, upto, max, out)
+                };
+                if topics.len() > 1 || !complete {
                     // Each gave its own first `max`: the first `max` of them all are among these.
                     out[from..].sort_unstable_by_key(|event| event.seq);
                     out.truncate(from + max);
                 }
-                // Past its topic's bound, an event may still stand in the order as one of the newest.
-                if lost.is_some() && self.order().is_live(cursor) {
-                    out.truncate(from);
-                    let gone = |_: &Order| topics.iter().map(|topic| topic.gone()).max().unwrap_or(0);
-                    self.read_order(cursor, upto, max, out, |event| interest.wants(event), gone)
-                } else {
-                    lost
-                }
+                lost
             }
         };
-        let cursor = if out.len() - from == max { out[out.len() - 1].seq } else { upto.max(cursor) };
-        Read { cursor, lost }
+        let seen = if out.len() - from == max { out[out.len() - 1].seq } else { upto.max(cursor) };
+        Read { cursor: seen, lost: Some(lost).filter(|&lost| lost > cursor) }
     }
 
-    fn read_order(
+    /// The same for topics that have put events out of their histories: some of them may still stand in the order.
+    /// All under its lock, so that nothing leaves meanwhile. Gives the newest that is lost.
+    fn read_with_detached(
         &self,
+        topics: &[Arc<Topic>],
         cursor: u64,
         upto: u64,
         max: usize,
         out: &mut Vec<Arc<Event>>,
-        wants: impl Fn(&Event) -> bool,
-        lost: impl FnOnce(&Order) -> u64,
-    ) -> Option<u64> {
-        // One lock for the events and for what is lost: nothing can leave between the two.
+    ) -> u64 {
         let order = self.order();
-        let events = order.after(cursor).take_while(|event| event.seq <= upto);
-        out.extend(events.filter(|event| wants(event)).take(max).cloned());
-        Some(lost(&order)).filter(|&lost| lost > cursor)
+        for topic in topics {
+            topic.read(cursor, upto, max, out);
+        }
+        let wanted = |event: &Event| topics.iter().any(|topic| Arc::ptr_eq(topic, &event.topic));
+        let detached = order.detached_after(cursor).take_while(|event| event.seq <= upto);
+        out.extend(detached.filter(|event| wanted(event)).cloned());
+        topics.iter().map(|topic| topic.lost()).max().unwrap_or(0)
     }
 
     /// The oldest event kept of this interest, 0 where there is none.

@@ -124,7 +124,7 @@ impl Order {
         let mut evicted = None;
         self.reweigh(topic, history, |history| evicted = history.pop());
         let Some(event) = evicted else { return };
-        topic.note_lost(&event);
+        topic.note_detached(&event);
         match self.is_live(event.seq - 1) {
             true => self.detached.push_back(event.seq),
             false => self.remove(event.seq),
@@ -146,7 +146,7 @@ impl Order {
         let Some(event) = place.event.take() else { return };
         self.events -= 1;
         self.bytes -= event.weight();
-        if event.topic.note_gone(&event) {
+        if event.topic.note_lost(&event) {
             self.emptied.push(event.topic.clone());
         }
         if seq > self.lost {
@@ -200,8 +200,18 @@ impl Order {
     }
 
     /// Whether everything after `cursor` is within the live window.
-    pub(super) fn is_live(&self, cursor: u64) -> bool {
-        cursor + self.config.live_events as u64 >= self.newest
+    fn is_live(&self, cursor: u64) -> bool {
+        cursor >= self.live_from()
+    }
+
+    /// The cursor from which the live window begins.
+    fn live_from(&self) -> u64 {
+        self.newest.saturating_sub(self.config.live_events as u64)
+    }
+
+    /// The events after `cursor` that are in no history any more, and stand here as some of the newest of all.
+    pub(super) fn detached_after(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
+        self.after(cursor.max(self.live_from())).filter(|event| event.topic.is_detached(event))
     }
 
     pub(super) fn newest(&self) -> u64 {

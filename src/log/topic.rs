@@ -18,11 +18,11 @@ pub struct Topic {
     /// Events in the order, and those on their way into it.
     claims: AtomicUsize,
     published: AtomicU64,
-    /// The newest event that left the history, and when it had been accepted.
+    /// The newest event that left the history. As one of the newest of all it may still stand in the order.
+    detached: AtomicU64,
+    /// The newest event that left the order too, and when it had been accepted.
     lost: AtomicU64,
     lost_ms: AtomicU64,
-    /// The newest event that left the order as well.
-    gone: AtomicU64,
     history: Mutex<History>,
 }
 
@@ -33,9 +33,9 @@ impl Topic {
             listeners: (0..shards).map(|_| AtomicU32::new(0)).collect(),
             claims: AtomicUsize::new(0),
             published: AtomicU64::new(0),
+            detached: AtomicU64::new(lost),
             lost: AtomicU64::new(lost),
             lost_ms: AtomicU64::new(lost_ms),
-            gone: AtomicU64::new(lost),
             history: Mutex::default(),
         }
     }
@@ -86,28 +86,29 @@ impl Topic {
     }
 
     /// An event left the history.
-    pub(super) fn note_lost(&self, event: &Event) {
-        self.lost.fetch_max(event.seq, SeqCst);
-        self.lost_ms.fetch_max(event.accepted_ms, SeqCst);
+    pub(super) fn note_detached(&self, event: &Event) {
+        self.detached.fetch_max(event.seq, SeqCst);
     }
 
     /// An event left the order. True if it was the last one.
-    pub(super) fn note_gone(&self, event: &Event) -> bool {
-        self.gone.fetch_max(event.seq, SeqCst);
+    pub(super) fn note_lost(&self, event: &Event) -> bool {
+        self.lost.fetch_max(event.seq, SeqCst);
+        self.lost_ms.fetch_max(event.accepted_ms, SeqCst);
         self.claims.fetch_sub(1, SeqCst) == 1
+    }
+
+    /// Whether this event of it has left the history.
+    pub(super) fn is_detached(&self, event: &Event) -> bool {
+        event.seq <= self.detached.load(SeqCst)
     }
 
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(SeqCst)
     }
 
-    /// When the newest event that left the history had been accepted, 0 where none has left.
+    /// When the newest event that was lost had been accepted, 0 where none was.
     pub(super) fn lost_ms(&self) -> u64 {
         self.lost_ms.load(SeqCst)
-    }
-
-    pub(super) fn gone(&self) -> u64 {
-        self.gone.load(SeqCst)
     }
 
     pub(super) fn oldest(&self) -> Option<u64> {
@@ -119,13 +120,14 @@ impl Topic {
         lock(&self.history).events.iter().rev().take(n).map(|event| event.seq).collect()
     }
 
-    /// Adds its first `max` events after `cursor` and up to `upto`; gives the newest that is lost, if after `cursor`.
-    pub(super) fn read(&self, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Option<u64> {
+    /// Adds its first `max` events after `cursor` and up to `upto` from the history. False if some after `cursor` have
+    /// left it.
+    pub(super) fn read(&self, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> bool {
         let history = lock(&self.history);
         let at = history.events.partition_point(|event| event.seq <= cursor);
         out.extend(history.events.range(at..).take_while(|event| event.seq <= upto).take(max).cloned());
         // Under the lock: between the events and this nothing can leave.
-        Some(self.lost()).filter(|&lost| lost > cursor)
+        self.detached.load(SeqCst) <= cursor
     }
 }
 
@@ -172,16 +174,6 @@ pub enum Interest {
     All,
     /// The events of these topics: sorted by address, none twice.
     Topics(Box<[Arc<Topic>]>),
-}
-
-impl Interest {
-    /// Whether it asked for this event.
-    pub fn wants(&self, event: &Event) -> bool {
-        match self {
-            Interest::All => true,
-            Interest::Topics(topics) => topics.iter().any(|topic| Arc::ptr_eq(topic, &event.topic)),
-        }
-    }
 }
 
 /// Topics with listeners stay in the index, so equal names are equal addresses.
