@@ -14,12 +14,14 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -30,6 +32,10 @@ use crate::http::subscribe::Opening;
 
 /// What a client that sent half a head is told.
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// How long, and for how many bytes, a connection that is over reads away what its client still sends.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_MAX: usize = 16 << 20;
 
 /// Serves a connection to its end, or until it has become a stream; gives the shard that the stream went to, which
 /// is the caller's to wake.
@@ -74,7 +80,8 @@ pub(super) async fn serve(socket: Socket, config: Arc<ServerConfig>, service: Ar
             // Best effort: nothing has been written before, so there is room for it.
             let _ = connection.into_parts().io.socket.into_std().and_then(|mut socket| socket.write(HEAD_TOO_SLOW));
         }
-        End::Late(_) | End::Done => {}
+        End::Done => connection.into_parts().io.socket.linger().await,
+        End::Late(_) => {}
     }
     None
 }
@@ -91,7 +98,8 @@ async fn drive(connection: &mut http1::Connection<Carrier, Exchange>, config: &S
     let mut deadline = pin!(sleep_until(Instant::now()));
     let mut timed = None;
     poll_fn(|cx| {
-        if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+        // With its shutdown: without, hyper may leave the end of the last answer in its buffer (hyper #4143).
+        if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
             if let Err(error) = result {
                 tracing::debug!(%error, "connection ended");
             }
@@ -275,6 +283,27 @@ impl Socket {
         match self {
             Socket::Watched(watched) => Ok(watched),
             _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Closes in good order: this side first, then, once it has read away what the client still sends, all of it.
+    /// Closing with something unread makes the kernel reset the connection, and the client may lose the answer: the
+    /// very one that told it why the rest would not be read.
+    async fn linger(mut self) {
+        let Ok(watched) = self.watch() else { return };
+        let socket = watched.inner();
+        let read_away = async {
+            let mut read = 0;
+            while read < LINGER_MAX && socket.readable().await.is_ok() {
+                match socket.try_read(&mut [0; 4096]) {
+                    Ok(n @ 1..) => read += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => break,
+                }
+            }
+        };
+        if SockRef::from(socket).shutdown(Shutdown::Write).is_ok() {
+            let _ = timeout(LINGER, read_away).await;
         }
     }
 

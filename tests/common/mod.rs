@@ -715,7 +715,8 @@ impl SseParser {
         if line.is_empty() {
             return self.dispatch();
         }
-        self.block = true;
+        // A comment begins no block.
+        self.block |= !line.starts_with(':');
         let (field, value) = match line.split_once(':') {
             Some((field, value)) => (field, value.strip_prefix(' ').unwrap_or(value)),
             None => (line, ""),
