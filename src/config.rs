@@ -55,7 +55,35 @@ impl FromStr for Bytes {
     }
 }
 
-/// In the file both are strings, and bytes may be a plain number too.
+/// An address with a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let wrong =
+            |_| format!("{text:?} is no address; expected one with a port, such as 127.0.0.1:8000 or [::]:8000");
+        text.parse().map(Address).map_err(wrong)
+    }
+}
+
+fn whole_number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number; expected a whole number"))
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("{text:?} is no port; expected a number from 0 to 65535"))
+}
+
+/// In the file they are strings, and bytes may be a plain number too.
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
@@ -104,7 +132,7 @@ struct Flags {
 #[derive(Debug, Default, Args)]
 struct Nivo {
     /// The port to listen on, on all addresses (as the Go gateway did), unless --listen says otherwise.
-    #[arg(long, env = "SERVICE_PORT", value_name = "PORT")]
+    #[arg(long, env = "SERVICE_PORT", value_name = "PORT", value_parser = port)]
     service_port: Option<u16>,
     /// The deployment's environment; in `production` the log is JSON unless --log-format says otherwise.
     #[arg(long, env = "ENVIRONMENT", value_name = "NAME")]
@@ -132,18 +160,18 @@ macro_rules! settings {
 settings! {
     /// Address to listen on [default: 127.0.0.1:8000].
     #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
-    /// Threads that write to streams [default: one a core].
-    #[arg(long, env = "FANFARE_SHARDS", value_name = "N")]
+    listen: Address,
+    /// Threads that write to streams [default: half as many as there are cores].
+    #[arg(long, env = "FANFARE_SHARDS", value_name = "N", value_parser = whole_number)]
     shards: usize,
     /// Threads that read requests [default: one a core, at most 4].
-    #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N")]
+    #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N", value_parser = whole_number)]
     http_threads: usize,
     /// Streams at most; one more gets 503 [default: what the limit on open files leaves].
-    #[arg(long, env = "FANFARE_MAX_STREAMS", value_name = "N")]
+    #[arg(long, env = "FANFARE_MAX_STREAMS", value_name = "N", value_parser = whole_number)]
     max_streams: usize,
     /// Connections at most that are not streams; more wait [default: what the limit on open files leaves].
-    #[arg(long, env = "FANFARE_MAX_CONNECTIONS", value_name = "N")]
+    #[arg(long, env = "FANFARE_MAX_CONNECTIONS", value_name = "N", value_parser = whole_number)]
     max_connections: usize,
     /// A stream that was sent nothing for this long is sent a heartbeat [default: 30s].
     #[arg(long, env = "FANFARE_HEARTBEAT", value_name = "SPAN")]
@@ -164,7 +192,7 @@ settings! {
     #[arg(long, env = "FANFARE_SEND_BUFFER", value_name = "BYTES")]
     send_buffer: Bytes,
     /// Events kept for replay, all topics together [default: 1000000].
-    #[arg(long, env = "FANFARE_HISTORY_EVENTS", value_name = "N")]
+    #[arg(long, env = "FANFARE_HISTORY_EVENTS", value_name = "N", value_parser = whole_number)]
     history_events: usize,
     /// Memory for kept events, all topics together [default: 64MiB].
     #[arg(long, env = "FANFARE_HISTORY_BYTES", value_name = "BYTES")]
@@ -173,19 +201,19 @@ settings! {
     #[arg(long, env = "FANFARE_HISTORY_AGE", value_name = "SPAN")]
     history_age: Span,
     /// Events kept of one topic [default: 10000].
-    #[arg(long, env = "FANFARE_TOPIC_EVENTS", value_name = "N")]
+    #[arg(long, env = "FANFARE_TOPIC_EVENTS", value_name = "N", value_parser = whole_number)]
     topic_events: usize,
     /// The newest events of all topics, kept past --topic-events for readers just behind [default: 1024].
-    #[arg(long, env = "FANFARE_LIVE_EVENTS", value_name = "N")]
+    #[arg(long, env = "FANFARE_LIVE_EVENTS", value_name = "N", value_parser = whole_number)]
     live_events: usize,
     /// Topics that one stream may name [default: 64].
-    #[arg(long, env = "FANFARE_MAX_TOPICS", value_name = "N")]
+    #[arg(long, env = "FANFARE_MAX_TOPICS", value_name = "N", value_parser = whole_number)]
     max_topics: usize,
     /// A publish request's body [default: 1MiB].
     #[arg(long, env = "FANFARE_MAX_BODY", value_name = "BYTES")]
     max_body: Bytes,
     /// Events in one batch [default: 10000].
-    #[arg(long, env = "FANFARE_MAX_BATCH", value_name = "N")]
+    #[arg(long, env = "FANFARE_MAX_BATCH", value_name = "N", value_parser = whole_number)]
     max_batch: usize,
     /// A request's head [default: 16KiB].
     #[arg(long, env = "FANFARE_MAX_HEAD", value_name = "BYTES")]
@@ -271,7 +299,7 @@ impl Config {
     fn from(settings: Settings, nivo: Nivo, file_limit: usize) -> Result<Config, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let files = Files::share_out(file_limit);
-        let listen = settings.listen.or(nivo.service_port.map(dual_stack));
+        let listen = settings.listen.map(|Address(address)| address).or(nivo.service_port.map(dual_stack));
         let production = nivo.environment.as_deref() == Some("production");
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
         let log = LogConfig::default();
@@ -289,7 +317,9 @@ impl Config {
                 live_events: count("live-events", settings.live_events, log.live_events, 1, 1 << 20)?,
             },
             fanout: FanoutConfig {
-                shards: count("shards", settings.shards, cores, 1, 1024)?,
+                // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard
+                // on every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
+                shards: count("shards", settings.shards, (cores / 2).max(1), 1, 1024)?,
                 max_streams: count("max-streams", settings.max_streams, files.streams, 0, usize::MAX)?,
                 heartbeat: span("heartbeat", settings.heartbeat, Duration::from_secs(30))?,
                 heartbeat_style: settings.heartbeat_style.unwrap_or_default(),

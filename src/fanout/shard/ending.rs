@@ -163,6 +163,8 @@ impl Shard {
         if self.drain.as_ref().is_some_and(Drain::is_over) {
             let late: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
             for key in late {
+                // A last turn for those whose end is due and whose socket has room.
+                self.replay(key);
                 self.close(key, CloseReason::DrainDeadline);
             }
         }
