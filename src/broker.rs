@@ -175,14 +175,20 @@ impl Broker {
         }
     }
 
-    /// Gives an admitted stream its connection; `head` is what the carrier wants to have sent before the frames.
-    /// Gives the shard that has it now and has to be woken.
-    pub fn open(&self, admitted: Admitted, socket: TcpStream, head: Vec<u8>) -> usize {
+    /// Gives an admitted stream its connection, and sends its first frames; `head` is what the carrier wants to have
+    /// sent before them. Gives the stream's shard if the caller is to wake it, soon: there is nothing to do for the
+    /// stream yet, but until then nobody watches its socket.
+    pub fn open(&self, admitted: Admitted, socket: TcpStream, head: Vec<u8>) -> Option<usize> {
         let Admitted { shard, listening, seat, framing, cursor, told, limit, first } = admitted;
         let mut opening = head;
         opening.extend_from_slice(&first);
-        self.fanout.open(shard, Arrival { socket, opening, listening, framing, cursor, told, limit, seat });
-        shard
+        let arrival = Arrival { socket, opening, sent: 0, listening, framing, cursor, told, limit, seat };
+        let all_sent = self.fanout.open(shard, arrival);
+        if all_sent && cursor == self.log.head() {
+            return Some(shard);
+        }
+        self.fanout.wake(shard);
+        None
     }
 
     /// Wakes shards that were given streams.

@@ -298,7 +298,10 @@ impl Config {
 
     fn from(settings: Settings, nivo: Nivo, file_limit: usize) -> Result<Config, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let files = Files::share_out(file_limit);
+        // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard on
+        // every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
+        let shards = count("shards", settings.shards, (cores / 2).max(1), 1, 1024)?;
+        let files = Files::share_out(file_limit, shards);
         let listen = settings.listen.map(|Address(address)| address).or(nivo.service_port.map(dual_stack));
         let production = nivo.environment.as_deref() == Some("production");
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
@@ -317,9 +320,7 @@ impl Config {
                 live_events: count("live-events", settings.live_events, log.live_events, 1, 1 << 20)?,
             },
             fanout: FanoutConfig {
-                // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard
-                // on every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
-                shards: count("shards", settings.shards, (cores / 2).max(1), 1, 1024)?,
+                shards,
                 max_streams: count("max-streams", settings.max_streams, files.streams, 0, usize::MAX)?,
                 heartbeat: span("heartbeat", settings.heartbeat, Duration::from_secs(30))?,
                 heartbeat_style: settings.heartbeat_style.unwrap_or_default(),
@@ -341,7 +342,9 @@ impl Config {
             },
             socket: SocketConfig {
                 send_buffer: bytes("send-buffer", settings.send_buffer, 64 << 10, 0, 1 << 30)?,
-                peer_timeout: span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?,
+                // The kernel counts it in milliseconds, in 31 bits.
+                peer_timeout: span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?
+                    .min(Duration::from_millis(i32::MAX as u64)),
             },
         })
     }
@@ -356,10 +359,11 @@ struct Files {
 impl Files {
     /// Some for the process itself, a thirty-second part (but 32 at least, 1,024 at most) for connections that are
     /// not streams, the rest for streams: so publishing goes on when no stream is let in any more.
-    fn share_out(limit: usize) -> Files {
-        const OWN: usize = 48;
+    fn share_out(limit: usize, shards: usize) -> Files {
+        // A poll and a waker for each shard, and what the runtime and the logs need.
+        let own = 48 + 2 * shards;
         let others = (limit / 32).clamp(32, 1024);
-        Files { streams: limit.saturating_sub(others + OWN), others }
+        Files { streams: limit.saturating_sub(others + own), others }
     }
 }
 

@@ -33,6 +33,15 @@ fn main() -> ExitCode {
         eprintln!("fanfare: --log {:?}: {why}", config.log_filter);
         return ExitCode::from(EXIT_USAGE);
     }
+    let files_wanted = config.fanout.max_streams.saturating_add(config.server.max_connections);
+    if files_wanted > file_limit {
+        tracing::warn!(
+            file_limit,
+            max_streams = config.fanout.max_streams,
+            max_connections = config.server.max_connections,
+            "the limit on open files is lower than the limits on connections: it will be met first",
+        );
+    }
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -111,11 +111,6 @@ impl Audiences {
         id
     }
 
-    /// Whether the audience has only one stream left.
-    pub(super) fn is_last(&self, id: u32) -> bool {
-        self.get(id).is_some_and(|audience| audience.streams == 1)
-    }
-
     /// Counts a stream out, and hands what it had listened to to `leave`. The last one takes the audience with it:
     /// gives how many events were pending there.
     pub(super) fn exit(&mut self, id: u32, leave: impl FnOnce(&Interest)) -> usize {

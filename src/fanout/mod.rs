@@ -15,8 +15,9 @@ mod sync {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 }
 
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -55,6 +56,8 @@ pub struct Arrival {
     pub socket: TcpStream,
     /// The response's head and the stream's first frames, as they go onto the wire.
     pub opening: Vec<u8>,
+    /// How much of that has gone.
+    pub sent: usize,
     /// What it asked for.
     pub listening: Listening,
     /// How its body is framed.
@@ -75,16 +78,9 @@ pub struct Seat {
     seats: Arc<Seats>,
 }
 
-impl Seat {
-    /// Leaves the seat taken; its shard gives it back by [`Seats::release`].
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seats.release();
+        self.seats.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -93,12 +89,6 @@ struct Seats {
     taken: AtomicUsize,
     max: usize,
     refused: AtomicU64,
-}
-
-impl Seats {
-    fn release(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What others see of a shard.
@@ -144,6 +134,17 @@ impl Link {
     }
 }
 
+/// Runs a shard until it has been drained. One that ends in any other way takes the process with it: its streams are
+/// gone and its newcomers would wait for ever, while a broker that is started anew can tell them all.
+fn run(shard: shard::Shard) {
+    match catch_unwind(AssertUnwindSafe(|| shard.run())) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => tracing::error!(%error, "a shard's poll failed"),
+        Err(_) => tracing::error!("a shard panicked"),
+    }
+    std::process::abort();
+}
+
 /// The shards, seen from outside.
 #[derive(Debug)]
 pub struct Fanout {
@@ -171,8 +172,8 @@ impl Fanout {
                 waker: mio::Waker::new(poll.registry(), shard::WAKER)?,
                 counters: Counters::default(),
             });
-            let shard = shard::Shard::new(id, config.clone(), log.clone(), link.clone(), poll, seats.clone());
-            let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || shard.run())?;
+            let shard = shard::Shard::new(id, config.clone(), log.clone(), link.clone(), poll);
+            let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || run(shard))?;
             links.push(link);
             threads.push(thread);
         }
@@ -196,10 +197,15 @@ impl Fanout {
         }
     }
 
-    /// Gives a stream to `shard`, the one its `listening` was registered for; the shard takes it in when it is woken
-    /// next, for which the caller is to see by [`Fanout::wake`].
-    pub fn open(&self, shard: usize, arrival: Arrival) {
+    /// Sends a stream's opening, as far as its socket takes it, and gives the stream to `shard`, the one its `listening`
+    /// was registered for. The shard takes it in when it is woken next, for which the caller is to see by
+    /// [`Fanout::wake`]: at once if this gives false, since then some of the opening is left.
+    pub fn open(&self, shard: usize, mut arrival: Arrival) -> bool {
+        // A broken connection is the shard's to find: it does so as soon as it watches it.
+        arrival.sent = arrival.socket.write(&arrival.opening).unwrap_or(0);
+        let all_sent = arrival.sent == arrival.opening.len();
         self.links[shard].post(Command::Open(arrival));
+        all_sent
     }
 
     /// Wakes a shard, if it sleeps.

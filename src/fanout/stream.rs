@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use mio::net::TcpStream;
 
+use super::Seat;
+
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
@@ -78,6 +80,8 @@ pub(super) struct Stream {
     pub(super) ignored: u16,
     /// Whether the poll watches for writability too: from the first stall on.
     pub(super) watches_writable: bool,
+    /// Its share of the bound on streams, given back with it.
+    pub(super) _seat: Seat,
 }
 
 /// The `left` of a stream without `limit`.
@@ -114,6 +118,8 @@ pub(super) struct Replay {
 pub(super) struct Ending {
     pub(super) rest: Bytes,
     pub(super) reason: CloseReason,
+    /// The tick at which it is closed, however far it has come.
+    pub(super) until: u64,
 }
 
 /// What became of a write.
@@ -134,14 +140,7 @@ impl Stream {
 
     /// One `send`: as much as the socket takes now.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Sent {
-        loop {
-            match self.socket.write(bytes) {
-                Ok(n) => return Sent::Bytes(n),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Sent::Bytes(0),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Sent::Broken(CloseReason::from_error(&e)),
-            }
-        }
+        send(&mut self.socket, bytes)
     }
 
     /// Reads away what the client sent: nothing is expected. Says whether and why the stream is over.
@@ -162,6 +161,18 @@ impl Stream {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Some(CloseReason::from_error(&e)),
             }
+        }
+    }
+}
+
+/// One `send`: as much as the socket takes now.
+pub(super) fn send(socket: &mut TcpStream, bytes: &[u8]) -> Sent {
+    loop {
+        match socket.write(bytes) {
+            Ok(n) => return Sent::Bytes(n),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Sent::Bytes(0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Sent::Broken(CloseReason::from_error(&e)),
         }
     }
 }

@@ -271,18 +271,22 @@ impl Log {
         for topic in topics {
             topic.read(cursor, upto, max, out);
         }
-        let wanted = |event: &Event| topics.iter().any(|topic| Arc::ptr_eq(topic, &event.topic));
         let detached = order.detached_after(cursor).take_while(|event| event.seq <= upto);
-        out.extend(detached.filter(|event| wanted(event)).cloned());
+        out.extend(detached.filter(|event| is_of(event, topics)).cloned());
         topics.iter().map(|topic| topic.lost()).max().unwrap_or(0)
     }
 
     /// The oldest event kept of this interest, 0 where there is none.
     pub fn oldest(&self, interest: &Interest) -> u64 {
-        match interest {
-            Interest::All => self.order().oldest().map_or(0, |event| event.seq),
-            Interest::Topics(topics) => topics.iter().filter_map(|topic| topic.oldest()).min().unwrap_or(0),
-        }
+        let order = self.order();
+        let oldest = match interest {
+            Interest::All => order.oldest().map(|event| event.seq),
+            Interest::Topics(topics) => {
+                let detached = order.detached_after(0).find(|event| is_of(event, topics)).map(|event| event.seq);
+                topics.iter().filter_map(|topic| topic.oldest()).chain(detached).min()
+            }
+        };
+        oldest.unwrap_or(0)
     }
 
     /// The newest event of this interest that was kept once and is no longer, 0 where there is none.
@@ -296,10 +300,12 @@ impl Log {
     /// The cursor from which a reader sees the newest `n` events of its interest that are kept.
     pub fn cursor_before_last(&self, interest: &Interest, n: usize) -> u64 {
         let Some(back) = n.checked_sub(1) else { return self.head() };
+        let order = self.order();
         let nth = match interest {
-            Interest::All => self.order().newest_first().nth(back).map(|event| event.seq),
+            Interest::All => order.nth_newest(back).map(|event| event.seq),
             Interest::Topics(topics) => {
-                let mut seqs: Vec<u64> = topics.iter().flat_map(|topic| topic.newest(n)).collect();
+                let detached = order.detached_after(0).filter(|event| is_of(event, topics)).map(|event| event.seq);
+                let mut seqs: Vec<u64> = topics.iter().flat_map(|topic| topic.newest(n)).chain(detached).collect();
                 seqs.sort_unstable_by(|a, b| b.cmp(a));
                 seqs.get(back).copied()
             }
@@ -344,6 +350,11 @@ impl Drop for Log {
         // Events hold their topics and topics their events: emptying the histories unties the knot.
         self.order.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// Whether the event went to one of these topics.
+fn is_of(event: &Event, topics: &[Arc<Topic>]) -> bool {
+    topics.iter().any(|topic| Arc::ptr_eq(topic, &event.topic))
 }
 
 /// Locks; a panic elsewhere while it was held is a bug that was reported there, and no reason to stop the broker.

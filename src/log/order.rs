@@ -1,7 +1,7 @@
 //! All kept events in one sequence, and the rules by which they leave.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub(super) struct Order {
     events: usize,
     bytes: usize,
     by_weight: ByWeight,
-    /// What has left its topic's history and stands here only as one of the newest, in the order of leaving.
-    detached: VecDeque<u64>,
+    /// What has left its topic's history and stands here only as one of the newest.
+    detached: BTreeSet<u64>,
     emptied: Vec<Arc<Topic>>,
     newest: u64,
     newest_ms: u64,
@@ -51,7 +51,7 @@ impl Order {
             events: 0,
             bytes: 0,
             by_weight: BTreeMap::new(),
-            detached: VecDeque::new(),
+            detached: BTreeSet::new(),
             emptied: Vec::new(),
             newest: 0,
             newest_ms: 0,
@@ -78,7 +78,6 @@ impl Order {
 
         let mut history = lock(topic.history());
         self.reweigh(topic, &mut history, |history| history.push(event));
-        topic.count_published();
         while history.len() > self.config.topic_events {
             self.evict_oldest_of(topic, &mut history);
         }
@@ -98,7 +97,7 @@ impl Order {
         }
         while self.events > self.config.max_events || self.bytes > self.config.max_bytes {
             // What only the live window still keeps goes first: it is in no history any more.
-            if let Some(seq) = self.detached.pop_front() {
+            if let Some(seq) = self.detached.pop_first() {
                 self.remove(seq);
                 continue;
             }
@@ -126,15 +125,17 @@ impl Order {
         let Some(event) = evicted else { return };
         topic.note_detached(&event);
         match self.is_live(event.seq - 1) {
-            true => self.detached.push_back(event.seq),
+            true => {
+                self.detached.insert(event.seq);
+            }
             false => self.remove(event.seq),
         }
     }
 
     /// What has left the live window goes, if its topic's bound had put it out before.
     fn slide_live_window(&mut self) {
-        while let Some(seq) = self.detached.front().copied().filter(|seq| !self.is_live(seq - 1)) {
-            self.detached.pop_front();
+        while let Some(seq) = self.detached.first().copied().filter(|seq| !self.is_live(seq - 1)) {
+            self.detached.pop_first();
             self.remove(seq);
         }
     }
@@ -144,6 +145,7 @@ impl Order {
         let at = self.places.partition_point(|place| place.seq < seq);
         let Some(place) = self.places.get_mut(at).filter(|place| place.seq == seq) else { return };
         let Some(event) = place.event.take() else { return };
+        self.detached.remove(&seq);
         self.events -= 1;
         self.bytes -= event.weight();
         if event.topic.note_lost(&event) {
@@ -188,9 +190,15 @@ impl Order {
         self.places.range(at..).filter_map(|place| place.event.as_ref())
     }
 
-    /// The kept events, newest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Arc<Event>> {
-        self.places.iter().rev().filter_map(|place| place.event.as_ref())
+    /// The `n`th newest kept event, counting from 0.
+    pub(super) fn nth_newest(&self, n: usize) -> Option<&Arc<Event>> {
+        if n >= self.events {
+            return None;
+        }
+        if self.places.len() == self.events {
+            return self.places.get(self.events - 1 - n).and_then(|place| place.event.as_ref());
+        }
+        self.places.iter().rev().filter_map(|place| place.event.as_ref()).nth(n)
     }
 
     /// The first kept event that was accepted at `ms` or later.

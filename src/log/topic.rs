@@ -17,7 +17,6 @@ pub struct Topic {
     listeners: Box<[AtomicU32]>,
     /// Events in the order, and those on their way into it.
     claims: AtomicUsize,
-    published: AtomicU64,
     /// The newest event that left the history. As one of the newest of all it may still stand in the order.
     detached: AtomicU64,
     /// The newest event that left the order too, and when it had been accepted.
@@ -32,27 +31,11 @@ impl Topic {
             name,
             listeners: (0..shards).map(|_| AtomicU32::new(0)).collect(),
             claims: AtomicUsize::new(0),
-            published: AtomicU64::new(0),
             detached: AtomicU64::new(lost),
             lost: AtomicU64::new(lost),
             lost_ms: AtomicU64::new(lost_ms),
             history: Mutex::default(),
         }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Streams that listen to it by name.
-    pub fn listeners(&self) -> usize {
-        self.listeners.iter().map(|n| n.load(SeqCst) as usize).sum()
-    }
-
-    /// Events published to it since it came into the index.
-    pub fn published(&self) -> u64 {
-        self.published.load(SeqCst)
     }
 
     pub(super) fn has_listeners(&self, shard: usize) -> bool {
@@ -75,10 +58,6 @@ impl Topic {
 
     pub(super) fn is_unused(&self) -> bool {
         self.claims.load(SeqCst) == 0 && self.listeners.iter().all(|n| n.load(SeqCst) == 0)
-    }
-
-    pub(super) fn count_published(&self) {
-        self.published.fetch_add(1, SeqCst);
     }
 
     pub(super) fn history(&self) -> &Mutex<History> {
@@ -231,7 +210,7 @@ impl Drop for Listening {
     }
 }
 
-/// Topic → its counters and its history.
+/// Topic → its listeners and its history.
 #[derive(Debug)]
 pub(super) struct Index {
     topics: DashMap<Arc<str>, Arc<Topic>>,

@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -37,19 +37,19 @@ const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_MAX: usize = 16 << 20;
 
-/// Serves a connection to its end, or until it has become a stream; gives the shard that the stream went to, which
-/// is the caller's to wake.
-pub(super) async fn serve(socket: Socket, config: Arc<ServerConfig>, service: Arc<Service>) -> Option<usize> {
-    let mut carrier = Carrier { socket, seen: Arc::default(), service: service.clone() };
+/// Serves a connection to its end, or until it has become a stream; gives the shard that the stream went to, if the
+/// caller is to wake it soon.
+pub(super) async fn serve(mut socket: Socket, config: Arc<ServerConfig>, service: Arc<Service>) -> Option<usize> {
     // hyper's buffers are made only for those who speak: a flood of silent connections costs no more than sockets.
-    match carrier.socket.has_spoken(&config).await {
-        Some(true) => {}
-        Some(false) => return None,
-        None => {
+    let first = match timeout(config.head_timeout, socket.first_bytes()).await {
+        Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
+        Ok(_) => return None,
+        Err(_) => {
             service.counts.slow_heads.fetch_add(1, Relaxed);
             return None;
         }
-    }
+    };
+    let carrier = Carrier { socket, first, seen: Arc::default(), service: service.clone() };
     let seen = carrier.seen.clone();
     let exchange = Exchange { service: service.clone(), seen: seen.clone() };
     let mut connection = http1::Builder::new()
@@ -71,7 +71,7 @@ pub(super) async fn serve(socket: Socket, config: Arc<ServerConfig>, service: Ar
             // Bytes behind the request are dropped with hyper's buffer: a stream answers nothing else.
             let socket = connection.into_parts().io.socket;
             match socket.into_std() {
-                Ok(socket) => return Some(service.broker.open(opening.admitted, socket, opening.head)),
+                Ok(socket) => return service.broker.open(opening.admitted, socket, opening.head),
                 Err(error) => tracing::error!(%error, "cannot take a socket over"),
             }
         }
@@ -109,8 +109,10 @@ async fn drive(connection: &mut http1::Connection<Carrier, Exchange>, config: &S
             return Poll::Ready(End::Stream(opening));
         }
         let phase = seen.phase();
-        if timed != Some(phase) {
-            timed = Some(phase);
+        // By turns and not by phase: a whole exchange may have passed since the last look, and left it as it was.
+        let turn = seen.turn.load(Relaxed);
+        if timed != Some(turn) {
+            timed = Some(turn);
             let allowed = match phase {
                 Phase::Idle => config.idle_timeout,
                 Phase::Head => config.head_timeout,
@@ -145,6 +147,8 @@ struct Seen {
     /// Whether hyper has flushed since it last wrote.
     flushed: AtomicBool,
     phase: AtomicU8,
+    /// Phases entered.
+    turn: AtomicU32,
 }
 
 impl Default for Seen {
@@ -155,6 +159,7 @@ impl Default for Seen {
             flushed: AtomicBool::new(true),
             // Its first byte has been seen.
             phase: AtomicU8::new(Phase::Head as u8),
+            turn: AtomicU32::new(0),
         }
     }
 }
@@ -179,6 +184,7 @@ impl Seen {
 
     fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
+        self.turn.fetch_add(1, Relaxed);
     }
 }
 
@@ -237,6 +243,8 @@ impl Future for Answer {
 /// The socket as hyper sees it: notes what passes, and passes it on.
 struct Carrier {
     socket: Socket,
+    /// What was read before hyper was there.
+    first: Vec<u8>,
     seen: Arc<Seen>,
     service: Arc<Service>,
 }
@@ -261,18 +269,19 @@ impl Socket {
         Socket::Watched(TokioIo::new(socket))
     }
 
-    /// Waits for the first byte; false if the connection ends before, `None` if it does not come in time.
-    async fn has_spoken(&mut self, config: &ServerConfig) -> Option<bool> {
-        if let Socket::Fresh(socket) = self {
-            match socket.peek(&mut [0]) {
+    /// Waits for the first bytes; none if the connection ends before.
+    async fn first_bytes(&mut self) -> io::Result<Vec<u8>> {
+        if let Some(read) = self.attempt(|socket| read_some(|buf| socket.read(buf))) {
+            return read;
+        }
+        let socket = self.watch()?.inner();
+        loop {
+            socket.readable().await?;
+            match read_some(|buf| socket.try_read(buf)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                peeked => return Some(matches!(peeked, Ok(1..))),
+                read => return read,
             }
         }
-        let Ok(watched) = self.watch() else { return Some(false) };
-        // A peek, since readiness alone is assumed of a new socket.
-        let peeked = timeout(config.head_timeout, watched.inner().peek(&mut [0])).await.ok()?;
-        Some(matches!(peeked, Ok(1..)))
     }
 
     fn watch(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {
@@ -325,14 +334,21 @@ impl Socket {
     }
 }
 
+/// Reads what fits into a buffer that most heads fit into.
+fn read_some(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
+    let mut buf = [0; 2048];
+    let n = read(&mut buf)?;
+    Ok(buf[..n].to_vec())
+}
+
 impl Read for Carrier {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        // Most heads fit at once; a longer one comes in several reads.
-        let mut head = [0; 2048];
-        let room = head.len().min(buf.remaining());
-        match self.socket.attempt(|socket| socket.read(&mut head[..room])) {
-            Some(read) => buf.put_slice(&head[..read?]),
-            None => ready!(Pin::new(self.socket.watch()?).poll_read(cx, buf))?,
+        if !self.first.is_empty() {
+            let n = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first[..n]);
+            self.first.drain(..n);
+        } else {
+            ready!(Pin::new(self.socket.watch()?).poll_read(cx, buf))?;
         }
         // Bytes, or the end, which hyper will see to.
         if self.seen.phase() == Phase::Idle {

@@ -7,6 +7,7 @@ mod socket;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use rustix::net::{SocketFlags, accept_with};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use connection::Socket;
 pub use service::Service;
@@ -48,30 +50,38 @@ pub struct Counts {
     pub slow_heads: AtomicU64,
 }
 
-/// Connections accepted in a row before the shards that got streams are woken: a crowd of newcomers wakes them once.
+/// Connections accepted in a row before other tasks of this thread have a turn.
 const ACCEPT_BATCH: usize = 16;
+
+/// How long a shard may not know of a stream that it has nothing to do for yet. So a crowd of newcomers wakes it some
+/// hundred times a second and not with each of them, which would cost as much as all the rest of opening a stream.
+const WAKE_DELAY: Duration = Duration::from_millis(2);
 
 /// Accepts connections until the task is dropped.
 pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Service>) {
     let room = Arc::new(Semaphore::new(config.max_connections));
     let config = Arc::new(config);
+    let mut wakes = Wakes::default();
     loop {
         // Never closed, so never an error.
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let mut next = match listener.accept().await {
+        let permit = wakes.meanwhile(&service, room.clone().acquire_owned()).await;
+        let Ok(permit) = permit else { return };
+        let mut next = match wakes.meanwhile(&service, listener.accept()).await {
             Ok((socket, _)) => Some((Socket::watched(socket), permit)),
             Err(error) => {
-                back_off(&error, &service.counts).await;
+                wakes.meanwhile(&service, back_off(&error, &service.counts)).await;
                 None
             }
         };
-        let mut shards = Vec::with_capacity(ACCEPT_BATCH);
+        let mut accepted = 0;
         while let Some((socket, permit)) = next {
-            service.counts.accepted.fetch_add(1, Ordering::Relaxed);
-            shards.extend(begin(socket, permit, &config, &service).await);
-            next = if shards.len() < ACCEPT_BATCH { another(&listener, &room) } else { None };
+            accepted += 1;
+            if let Some(shard) = begin(socket, permit, &config, &service).await {
+                wakes.note(shard);
+            }
+            next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
         }
-        service.broker.wake(shards);
+        service.counts.accepted.fetch_add(accepted as u64, Ordering::Relaxed);
     }
 }
 
@@ -83,8 +93,8 @@ fn another(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Socket, Own
     Some((Socket::fresh(socket.into()), permit))
 }
 
-/// Serves a connection as far as it goes without waiting, which for a stream is all the way, and gives the shard it
-/// went to. What has to wait gets a task of its own.
+/// Serves a connection as far as it goes without waiting, which for a stream is all the way, and gives the shard that
+/// it went to and that is to be woken soon. What has to wait gets a task of its own.
 async fn begin(
     socket: Socket,
     permit: OwnedSemaphorePermit,
@@ -106,6 +116,37 @@ async fn begin(
                 drop(permit);
             });
             None
+        }
+    }
+}
+
+/// Shards that were given streams and are to be woken soon.
+#[derive(Debug, Default)]
+struct Wakes {
+    shards: Vec<usize>,
+    due: Option<Instant>,
+}
+
+impl Wakes {
+    fn note(&mut self, shard: usize) {
+        if !self.shards.contains(&shard) {
+            self.shards.push(shard);
+        }
+        self.due.get_or_insert_with(|| Instant::now() + WAKE_DELAY);
+    }
+
+    /// Waits for `what`, and wakes the shards when it is time.
+    async fn meanwhile<T>(&mut self, service: &Service, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        let Some(due) = self.due else { return what.await };
+        let done = timeout_at(due, what.as_mut()).await;
+        if Instant::now() >= due {
+            self.due = None;
+            service.broker.wake(self.shards.drain(..));
+        }
+        match done {
+            Ok(done) => done,
+            Err(_) => what.await,
         }
     }
 }

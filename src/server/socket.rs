@@ -49,7 +49,8 @@ fn set_options(socket: SockRef<'_>, config: &SocketConfig) -> io::Result<()> {
     // A half-open peer is found by heartbeats that it does not acknowledge; keep-alive probes find it where those
     // are rarer than the timeout.
     socket.set_tcp_user_timeout(Some(config.peer_timeout))?;
-    let every = (config.peer_timeout / 2).max(Duration::from_secs(1));
+    // The kernel takes whole seconds up to 32,767.
+    let every = (config.peer_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(32_767));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(every).with_interval(every))
 }
 

@@ -4,8 +4,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use super::super::counters::bump;
-use super::super::stream::{CloseReason, Ending, NO_LIMIT, Replay, Sent, State};
+use super::super::stream::{CloseReason, Ending, Replay, Sent, State, send};
 use super::Shard;
 use crate::clock::Now;
 use crate::frame;
@@ -67,28 +66,30 @@ impl Shard {
         }
         rest.extend_from_slice(framing.terminator());
         self.leave_audience(key);
-        self.streams[key as usize].state = State::Ended(Box::new(Ending { rest: rest.into(), reason }));
+        let until = self.now + self.ticker.ticks(self.config.stall_timeout);
+        self.streams[key as usize].state = State::Ended(Box::new(Ending { rest: rest.into(), reason, until }));
         self.send_ending(key);
     }
 
+    /// Sends what is left of a stream's end, then closes this side of the connection.
     pub(super) fn send_ending(&mut self, key: u32) {
         let stream = &mut self.streams[key as usize];
         let State::Ended(ending) = &mut stream.state else { return };
         let mut rest = mem::take(&mut ending.rest);
         if !rest.is_empty() {
-            match stream.send(&rest) {
+            match send(&mut stream.socket, &rest) {
                 Sent::Bytes(sent) => rest = rest.slice(sent..),
                 Sent::Broken(reason) => return self.close(key, reason),
             }
         }
-        if rest.is_empty() {
+        let sent_all = rest.is_empty();
+        ending.rest = rest;
+        if sent_all {
             // An error means that the connection is gone already, which the poll tells as well.
             let _ = stream.socket.shutdown(Shutdown::Write);
-            self.wheel.schedule(key, self.now + self.ticker.ticks(LINGER));
+            ending.until = self.now + self.ticker.ticks(LINGER);
+            self.wheel.schedule(key, ending.until);
         } else {
-            if let State::Ended(ending) = &mut stream.state {
-                ending.rest = rest;
-            }
             self.block(key);
         }
     }
@@ -105,48 +106,16 @@ impl Shard {
         };
         self.link.counters.count_closed(reason);
         tracing::debug!(shard = self.id, stream = key, reason = reason.as_str(), "stream closed");
-        if let Some(sweep) = self.sweep.take_if(|sweep| sweep.audience == stream.audience) {
-            // Should the audience go with this stream, its number may be another's when the sweep goes on.
-            match self.audiences.is_last(stream.audience) {
-                true => self.scratch.pile = sweep.into_cleared_pile(),
-                false => self.sweep = Some(sweep),
-            }
-        }
         self.ahead -= self.audiences.exit(stream.audience, |interest| self.log.leave(interest, self.id));
-        self.seats.release();
-    }
-
-    /// Takes a live stream off its audience's members.
-    pub(super) fn leave_audience(&mut self, key: u32) {
-        let Some(stream) = self.streams.get(key as usize) else { return };
-        let State::Live { .. } = stream.state else { return };
-        let place = stream.place as usize;
-        let Some(audience) = self.audiences.get_mut(stream.audience) else { return };
-        audience.members.swap_remove(place);
-        if let Some(&moved) = audience.members.get(place) {
-            self.streams[moved as usize].place = place as u32;
+        // Should the audience have gone with its last stream, its number may be another's when the sweep goes on.
+        if self.audiences.get(stream.audience).is_none()
+            && let Some(sweep) = self.sweep.take_if(|sweep| sweep.audience == stream.audience)
+        {
+            self.scratch.pile = sweep.into_cleared_pile();
         }
     }
 
-    /// Counts a write of `n` events, and takes them from the stream's limit; ends it where that is used up and no
-    /// begun frame is left to finish.
-    pub(super) fn delivered(&mut self, key: u32, n: usize, bytes: usize) {
-        let counters = &self.link.counters;
-        bump(&counters.bytes, bytes as u64);
-        if n == 0 {
-            return;
-        }
-        bump(&counters.delivered, n as u64);
-        bump(&counters.writes, 1);
-        let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if stream.left != NO_LIMIT {
-            stream.left -= n as u32;
-            if stream.left == 0 && matches!(stream.state, State::Live { .. }) {
-                self.end(key, CloseReason::LimitReached);
-            }
-        }
-    }
-
+    /// Plans the end of all streams.
     pub(super) fn begin_drain(&mut self, grace: Duration) {
         let left: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
         self.drain = Some(Drain { planned: left.len(), left, started: Instant::now(), grace });

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::audience::Audience;
 use super::super::counters::bump;
-use super::super::stream::{Replay, Sent, State};
+use super::super::stream::{CloseReason, NO_LIMIT, Replay, Sent, State};
 use super::Shard;
 use super::pile::Pile;
 use crate::frame::Framing;
@@ -69,7 +69,8 @@ impl Shard {
                 // The end of a sweep counts too, or many empty ones would hold up everything else.
                 spent += 1;
             }
-            match done {
+            // The audience may have gone with its last stream, and its number be another's by the next slice.
+            match done || self.audiences.get(sweep.audience).is_none() {
                 true => self.end_sweep(sweep),
                 false => self.sweep = Some(sweep),
             }
@@ -171,5 +172,36 @@ impl Shard {
         // A begun frame is as good as delivered: it is finished before anything else, or the stream ends.
         self.delivered(key, whole + usize::from(begun > 0), sent);
         self.block(key);
+    }
+
+    /// Takes a live stream off its audience's members.
+    pub(super) fn leave_audience(&mut self, key: u32) {
+        let Some(stream) = self.streams.get(key as usize) else { return };
+        let State::Live { .. } = stream.state else { return };
+        let place = stream.place as usize;
+        let Some(audience) = self.audiences.get_mut(stream.audience) else { return };
+        audience.members.swap_remove(place);
+        if let Some(&moved) = audience.members.get(place) {
+            self.streams[moved as usize].place = place as u32;
+        }
+    }
+
+    /// Counts a write of `n` events, and takes them from the stream's limit; ends it where that is used up and no
+    /// begun frame is left to finish.
+    pub(super) fn delivered(&mut self, key: u32, n: usize, bytes: usize) {
+        let counters = &self.link.counters;
+        bump(&counters.bytes, bytes as u64);
+        if n == 0 {
+            return;
+        }
+        bump(&counters.delivered, n as u64);
+        bump(&counters.writes, 1);
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        if stream.left != NO_LIMIT {
+            stream.left -= n as u32;
+            if stream.left == 0 && matches!(stream.state, State::Live { .. }) {
+                self.end(key, CloseReason::LimitReached);
+            }
+        }
     }
 }

@@ -26,6 +26,7 @@ mod replay;
 mod timers;
 
 use std::collections::VecDeque;
+use std::io;
 use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -40,7 +41,7 @@ use super::audience::{Audiences, Key};
 use super::counters::bump;
 use super::stream::{NO_LIMIT, Replay, State, Stream};
 use super::wheel::Wheel;
-use super::{Arrival, Command, FanoutConfig, Link, Seats};
+use super::{Arrival, Command, FanoutConfig, Link};
 use crate::frame::Frame;
 use crate::log::{Event, Log};
 
@@ -58,8 +59,8 @@ const SLICE: usize = 128;
 /// Events looked at in one read of the log: how long a publisher may have to wait for it.
 const READ_MAX: usize = 1024;
 
-/// How far the shard reads ahead of what it has written: places in audiences, and bytes of events. More than that
-/// stays in the log, which is the place that is bounded.
+/// How far the shard reads ahead of what it has written: places in audiences, and bytes of events, give or take one
+/// read. More than that stays in the log, which is the place that is bounded.
 const AHEAD_MAX: usize = 1 << 20;
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 
@@ -68,7 +69,6 @@ pub(super) struct Shard {
     config: FanoutConfig,
     log: Arc<Log>,
     link: Arc<Link>,
-    seats: Arc<Seats>,
     poll: Poll,
     ticker: Ticker,
     /// The tick of this turn of the loop.
@@ -91,6 +91,8 @@ pub(super) struct Shard {
     /// The tick's heartbeat, once one was needed.
     heartbeat: Option<(u64, Frame)>,
     drain: Option<Drain>,
+    /// What has been taken out of the link's inbox and waits for its turn.
+    inbox: VecDeque<Command>,
     scratch: Scratch,
 }
 
@@ -103,14 +105,7 @@ struct Scratch {
 }
 
 impl Shard {
-    pub(super) fn new(
-        id: usize,
-        config: FanoutConfig,
-        log: Arc<Log>,
-        link: Arc<Link>,
-        poll: Poll,
-        seats: Arc<Seats>,
-    ) -> Shard {
+    pub(super) fn new(id: usize, config: FanoutConfig, log: Arc<Log>, link: Arc<Link>, poll: Poll) -> Shard {
         let ticker = Ticker::new(config.heartbeat.min(config.stall_timeout));
         let cursor = log.head();
         Shard {
@@ -118,7 +113,6 @@ impl Shard {
             config,
             log,
             link,
-            seats,
             poll,
             ticker,
             now: 0,
@@ -134,19 +128,23 @@ impl Shard {
             due: Vec::new(),
             heartbeat: None,
             drain: None,
+            inbox: VecDeque::new(),
             scratch: Scratch::default(),
         }
     }
 
-    pub(super) fn run(mut self) {
+    /// Runs until it has been drained.
+    ///
+    /// # Errors
+    /// Where the system's poll fails.
+    pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
             let timeout = self.time_to_sleep();
             if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != std::io::ErrorKind::Interrupted
+                && error.kind() != io::ErrorKind::Interrupted
             {
-                tracing::error!(%error, shard = self.id, "poll failed");
-                return;
+                return Err(error);
             }
             for event in &events {
                 if event.token() != WAKER {
@@ -157,8 +155,8 @@ impl Shard {
             self.take_inbox();
             self.turn_wheel();
             self.work();
-            if self.drain.is_some() && self.streams.is_empty() && self.link.inbox_is_empty() {
-                return;
+            if self.drain.is_some() && self.streams.is_empty() && self.inbox.is_empty() && self.link.inbox_is_empty() {
+                return Ok(());
             }
         }
     }
@@ -168,6 +166,7 @@ impl Shard {
         let idle = self.queue.is_empty()
             && self.sweep.is_none()
             && self.due.is_empty()
+            && self.inbox.is_empty()
             // Those who wait for the shard's cursor are woken by its reading on.
             && self.replays.is_empty();
         if idle {
@@ -254,7 +253,8 @@ impl Shard {
         for id in self.audiences.ids() {
             let Some(audience) = self.audiences.get(id) else { continue };
             let read = self.log.read(&audience.key.interest, self.cursor, head, READ_MAX, &mut events);
-            if read.lost.is_none() && events.len() < READ_MAX {
+            let room = self.ahead < AHEAD_MAX && self.ahead_bytes < AHEAD_BYTES_MAX;
+            if read.lost.is_none() && events.len() < READ_MAX && room {
                 for event in events.drain(..) {
                     self.ahead_bytes += event.frame.footprint();
                     self.put(id, event);
@@ -292,20 +292,21 @@ impl Shard {
     // ---- streams come
 
     fn take_inbox(&mut self) {
-        if self.link.inbox_is_empty() {
-            return;
+        if !self.link.inbox_is_empty() {
+            self.inbox.extend(mem::take(&mut *self.link.inbox.lock().unwrap_or_else(PoisonError::into_inner)));
         }
-        let commands = mem::take(&mut *self.link.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        for command in commands {
-            match command {
-                Command::Open(arrival) => self.open(arrival),
-                Command::Drain(grace) => self.begin_drain(grace),
+        // A crowd of newcomers does not keep those who are here waiting.
+        for _ in 0..SLICE {
+            match self.inbox.pop_front() {
+                Some(Command::Open(arrival)) => self.open(arrival),
+                Some(Command::Drain(grace)) => self.begin_drain(grace),
+                None => break,
             }
         }
     }
 
     fn open(&mut self, arrival: Arrival) {
-        let Arrival { socket, opening, listening, framing, cursor, told, limit, seat } = arrival;
+        let Arrival { socket, opening, sent, listening, framing, cursor, told, limit, seat } = arrival;
         let entry = self.streams.vacant_entry();
         let key = entry.key() as u32;
         let mut socket = TcpStream::from_std(socket);
@@ -314,9 +315,10 @@ impl Shard {
             tracing::error!(%error, shard = self.id, "cannot watch a stream's socket");
             return;
         }
-        seat.keep();
         let audience = self.audiences.enter(Key { interest: listening.hand_over(), framing });
-        let replay = Replay { cursor, told, rest: Bytes::from(opening), ..Replay::default() };
+        bump(&self.link.counters.bytes, sent as u64);
+        let rest = if sent < opening.len() { Bytes::from(opening).slice(sent..) } else { Bytes::new() };
+        let replay = Replay { cursor, told, rest, ..Replay::default() };
         entry.insert(Stream {
             socket,
             state: State::Replay(Box::new(replay)),
@@ -326,6 +328,7 @@ impl Shard {
             left: limit.unwrap_or(NO_LIMIT),
             ignored: 0,
             watches_writable: false,
+            _seat: seat,
         });
         bump(&self.link.counters.opened, 1);
         if cursor > self.cursor {

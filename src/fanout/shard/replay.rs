@@ -17,6 +17,7 @@ const WRITE_MAX: usize = 64 * 1024;
 const READ_MAX: usize = 512;
 
 impl Shard {
+    /// Gives up to `budget` replaying streams a turn; gives how many had one.
     pub(super) fn replay_some(&mut self, budget: usize) -> usize {
         let turns = budget.min(self.replays.len());
         for _ in 0..turns {
@@ -58,7 +59,8 @@ impl Shard {
         self.scratch.events = events;
     }
 
-    pub(super) fn replay_from_log(&mut self, key: u32, events: &mut Vec<Arc<Event>>) {
+    /// Writes what the log has after the stream's cursor, and moves the cursor.
+    fn replay_from_log(&mut self, key: u32, events: &mut Vec<Arc<Event>>) {
         let stream = &mut self.streams[key as usize];
         let State::Replay(replay) = &mut stream.state else { return };
         let Some(audience) = self.audiences.get(stream.audience) else { return };
@@ -86,7 +88,8 @@ impl Shard {
             pile.push(event.frame.bytes(framing));
         }
         let piled = pile.len() - gaps;
-        let outcome = match if pile.len() > 0 { stream.send(&pile.bytes) } else { Sent::Bytes(0) } {
+        let sent = if pile.len() > 0 { stream.send(&pile.bytes) } else { Sent::Bytes(0) };
+        let outcome = match sent {
             Sent::Bytes(sent) => Ok((sent, sent == pile.bytes.len(), pile.split(0, sent))),
             Sent::Broken(reason) => Err(reason),
         };
@@ -126,7 +129,7 @@ impl Shard {
     }
 
     /// A replaying stream has had all that the shard has read: it is live now.
-    pub(super) fn caught_up(&mut self, key: u32) {
+    fn caught_up(&mut self, key: u32) {
         let stream = &mut self.streams[key as usize];
         let State::Replay(replay) = &stream.state else { return };
         if stream.left == 0 {

@@ -33,7 +33,7 @@ impl Ticker {
 
     /// How long until `tick` begins.
     pub(super) fn until(&self, tick: u64) -> Duration {
-        let since_start = self.tick.saturating_mul(u32::try_from(tick).unwrap_or(u32::MAX));
+        let since_start = Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick));
         since_start.saturating_sub(self.started.elapsed())
     }
 }
@@ -55,12 +55,13 @@ impl Shard {
         calls
     }
 
-    pub(super) fn call(&mut self, key: u32) {
+    fn call(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         let idle = u64::from((self.now as u32).wrapping_sub(stream.progress));
         let patience = match &stream.state {
             State::Live { .. } => self.ticker.ticks(self.config.heartbeat),
             State::Replay(_) => self.ticker.ticks(self.config.stall_timeout),
+            State::Ended(ending) if self.now < ending.until => return self.wheel.schedule(key, ending.until),
             State::Ended(ending) => {
                 let reason = ending.reason;
                 return self.close(key, reason);
@@ -77,7 +78,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn send_heartbeat(&mut self, key: u32) {
+    fn send_heartbeat(&mut self, key: u32) {
         let frame = match &self.heartbeat {
             Some((tick, frame)) if *tick == self.now => frame.clone(),
             _ => {
