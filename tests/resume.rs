@@ -215,6 +215,33 @@ fn an_idle_stream_gets_a_burst_past_its_topics_bound() {
 }
 
 #[test]
+fn events_that_leave_their_history_out_of_order_are_kept_as_long_as_the_newest() {
+    // 2 leaves A's history before 1 leaves B's; 5 then pushes 1 out of the newest four, and 2 stays.
+    let server = Server::start(&["--topic-events", "1", "--live-events", "4"]);
+    let mut publisher = server.publisher();
+    let ids: Vec<String> = ["B", "A", "A", "B"].map(|topic| publisher.post(&numbered(topic, 1))).to_vec();
+    let epoch = ids[0].rsplit_once('-').expect("an id").0;
+    let resume = |topic: &str| server.stream(&format!("topics={topic}&last_event_id={epoch}-0"));
+    let mut whole = resume("B");
+    assert_eq!([whole.expect("tick").id, whole.expect("tick").id], [Some(ids[0].clone()), Some(ids[3].clone())]);
+    publisher.post(&numbered("C", 1));
+    let mut torn = resume("B");
+    assert_eq!(gap(&mut torn).0, "evicted", "1 is not among the newest four any more");
+    assert_eq!(torn.expect("tick").id, Some(ids[3].clone()));
+    let mut kept = resume("A");
+    assert_eq!([kept.expect("tick").id, kept.expect("tick").id], [Some(ids[1].clone()), Some(ids[2].clone())]);
+}
+
+#[test]
+fn last_counts_what_only_the_newest_keep() {
+    let server = Server::start(&["--topic-events", "5", "--live-events", "64"]);
+    ticks(&server, "a", 1..=50);
+    let mut stream = server.stream("topics=a&last=10");
+    assert_eq!(stream.numbers(10), (41..=50).collect::<Vec<_>>());
+    stream.expect_nothing();
+}
+
+#[test]
 fn a_chatty_topic_does_not_push_out_a_quiet_ones_last_events() {
     let server = Server::start(&["--history-bytes", "256KiB", "--live-events", "1"]);
     let quiet = ticks(&server, "quiet", 1..=3);
