@@ -146,11 +146,16 @@ fn an_id_of_another_history_is_a_gap_and_then_what_there_is() {
 }
 
 #[test]
-fn an_id_that_is_far_too_long_is_refused_by_name() {
+fn an_id_that_is_far_too_long_is_unknown_and_cut() {
     let server = Server::start(&[]);
-    let answer = server.get(&format!("{EVENTS}?last_event_id={}", "9".repeat(5000)));
-    assert_eq!(answer.status, 400, "{answer:?}");
-    assert!(answer.text().contains("last_event_id"), "{answer:?}");
+    for (long, kept) in
+        [("9".repeat(5000), "9".repeat(256)), ("é".repeat(200), "é".repeat(128)), ("€".repeat(100), "€".repeat(85))]
+    {
+        let escaped: String = long.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let mut stream = server.stream(&format!("topics=a&last_event_id={escaped}"));
+        let (reason, requested, _) = gap(&mut stream);
+        assert_eq!((reason.as_str(), requested), ("unknown_epoch", kept));
+    }
 }
 
 #[test]

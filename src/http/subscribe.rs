@@ -19,7 +19,8 @@ use crate::frame::Framing;
 /// The header a client resumes with (WHATWG HTML, "Server-sent events", 9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The longest id that is looked at. Ours have at most 37 bytes; longer ones come from elsewhere.
+/// The longest id that is looked at. Ours have at most 37 bytes. A longer one is from elsewhere and is cut, not refused: to
+/// `EventSource` a 400 is final, while a gap tells its page what happened.
 const ID_MAX: usize = 256;
 
 /// Bounds on what a stream may ask for.
@@ -64,9 +65,9 @@ impl Asked {
         if let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
             asked.last_event_id = Some(String::from_utf8_lossy(id.as_bytes()).into_owned());
         }
-        if let Some(id) = asked.last_event_id.as_ref().filter(|id| id.len() > ID_MAX) {
-            let why = format!("it has {} bytes; expected at most {ID_MAX}", id.len());
-            return Err(Problem::parameter("last_event_id", why));
+        if let Some(id) = &mut asked.last_event_id {
+            let whole = (0..=ID_MAX.min(id.len())).rfind(|&at| id.is_char_boundary(at));
+            id.truncate(whole.unwrap_or(0));
         }
         if asked.topics.is_empty() {
             asked.topics.push(ALL.to_owned());
