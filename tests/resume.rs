@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{BROADCAST, EVENTS, End, Server, Stream, numbered, parts, wait_until};
+use common::{BROADCAST, End, Server, Stream, numbered, parts, wait_until};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Publishes ticks `from..to` to a topic; gives their ids.
