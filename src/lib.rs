@@ -47,10 +47,11 @@
 //! - **gap**: events of a stream's own topics after its cursor that are no longer kept; it is told.
 //! - **seat**: a stream's share of the bound on how many there may be.
 //!
-//! A file uses only what stands below it in this order: app, config, server, http, broker, fanout, log, event, frame,
-//! id, clock. Nothing below `http` knows HTTP.
+//! A file uses only what stands below it in this order: app, config, server, http, limit, auth, broker, fanout, log,
+//! pattern, event, frame, id, clock. Nothing below `http` knows HTTP.
 
 pub mod app;
+pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
@@ -59,5 +60,7 @@ pub mod fanout;
 pub mod frame;
 pub mod http;
 pub mod id;
+pub mod limit;
 pub mod log;
+pub mod pattern;
 pub mod server;

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top to the bottom, as `src/lib.rs` says too.
-const ORDER: [&str; 11] =
-    ["app", "config", "server", "http", "broker", "fanout", "log", "event", "frame", "id", "clock"];
+const ORDER: [&str; 14] = [
+    "app", "config", "server", "http", "limit", "auth", "broker", "fanout", "log", "pattern", "event", "frame", "id",
+    "clock",
+];
 
 /// Every source file with its module's name (`main` and `lib` are above all).
 fn sources() -> Vec<(String, PathBuf, String)> {

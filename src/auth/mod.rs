@@ -1,0 +1,45 @@
+//! Who asks: tokens of listeners, keys and tokens of publishers, and what each of them may do.
+//!
+//! Nothing here knows HTTP. Texts that came in a header or a query go in, a [`Identity`] or a reason to refuse comes out;
+//! neither ever holds the secret itself, so neither can be logged with it.
+
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::pattern::Pattern;
+
+/// Who a request comes from, as far as a token or a key has proved it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose events are theirs: the claim `user_id`, else `sub`. Absent for keys, and for tokens with neither.
+    pub user: Option<Arc<str>>,
+    /// Names the token or the key, in lists and logs: the claim `jti` or a digest of the token; a key's name. Not a secret.
+    pub name: Arc<str>,
+    /// When it ends.
+    pub expires: Option<Now>,
+    /// Whether events of all users are to be seen: one of the token's roles is an all-seeing one.
+    pub sees_everyone: bool,
+    /// The topics that may be listened to.
+    pub may_listen: Box<[Pattern]>,
+    /// The topics that may be published to.
+    pub may_publish: Box<[Pattern]>,
+}
+
+/// Why somebody was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// There was neither token nor key, and one is needed.
+    Missing,
+    /// It cannot be read as what it should be.
+    Malformed,
+    /// It is signed by another key, or by another algorithm than the one that was set.
+    Untrusted,
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYet,
+    /// It is for another audience or from another issuer.
+    Elsewhere,
+    /// There is no such key.
+    UnknownKey,
+}
