@@ -128,3 +128,15 @@ fn http_1_0_gets_them_without_chunks() {
     assert_eq!(stream.next_any().kind, "heartbeat");
     assert!(!stream.body().contains('\r'));
 }
+
+#[test]
+fn the_first_one_is_not_due_at_once_after_a_quiet_time() {
+    let interval = Duration::from_millis(600);
+    let server = Server::start(&["--heartbeat", "600ms"]);
+    // Nobody listens for longer than the interval: the shard sleeps all the while.
+    std::thread::sleep(interval * 3);
+    let begun = Instant::now();
+    let mut stream = server.stream("topics=a");
+    assert_eq!(stream.next_any().kind, "heartbeat");
+    assert!(begun.elapsed() > interval / 2, "a heartbeat {:?} after the stream began", begun.elapsed());
+}

@@ -146,6 +146,8 @@ impl Shard {
             {
                 return Err(error);
             }
+            // Before all else: it may have slept for long, and what happens now happens now.
+            self.turn_wheel();
             for event in &events {
                 if event.token() != WAKER {
                     self.ready(event.token().0 as u32, event);
@@ -153,7 +155,6 @@ impl Shard {
             }
             self.read_log();
             self.take_inbox();
-            self.turn_wheel();
             self.work();
             if self.drain.is_some() && self.streams.is_empty() && self.inbox.is_empty() && self.link.inbox_is_empty() {
                 return Ok(());
