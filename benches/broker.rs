@@ -9,6 +9,7 @@ use fanfare::event::Draft;
 use fanfare::fanout::Wheel;
 use fanfare::id::Epoch;
 use fanfare::log::{Log, LogConfig};
+use fanfare::pattern::Pattern;
 
 /// An event of about 330 bytes on the wire, as the load tests send.
 const EVENT: &str = r#"{"topic":"transactions","type":"transaction.created","data":{"transaction_id":"7f9c2ba4-e88f-4b1a","amount":10000,"currency":"INR","source_wallet_id":"w-1024","status":"pending","description":"monthly rent"}}"#;
@@ -57,12 +58,16 @@ fn append(c: &mut Criterion) {
     group.finish();
 }
 
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).expect("a pattern")
+}
+
 fn look_up(c: &mut Criterion) {
     let now = Now::read();
     let mut group = c.benchmark_group("index");
     for topics in [1, 1_000, 100_000] {
         let log = log();
-        let names: Vec<String> = (0..topics).map(|n| format!("topic-{n}")).collect();
+        let names: Vec<_> = (0..topics).map(|n| [pattern(&format!("topic-{n}"))]).collect();
         for n in 0..topics {
             log.append(vec![draft(n, now)], now);
         }
@@ -70,7 +75,7 @@ fn look_up(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("join and leave, topics", topics), |b| {
             b.iter(|| {
                 n += 1;
-                log.join(std::iter::once(names[n % topics].as_str()), 0)
+                log.join(&names[n % topics], None, 0)
             });
         });
     }
@@ -83,10 +88,10 @@ fn replay(c: &mut Criterion) {
     for n in 0..100_000 {
         log.append(vec![draft(n % 100, now)], now);
     }
-    let one = log.join(std::iter::once("topic-7"), 0);
-    let ten: Vec<String> = (0..10).map(|n| format!("topic-{n}")).collect();
-    let ten = log.join(ten.iter().map(String::as_str), 0);
-    let all = log.join(std::iter::once("all"), 0);
+    let one = log.join(&[pattern("topic-7")], None, 0);
+    let ten: Vec<_> = (0..10).map(|n| pattern(&format!("topic-{n}"))).collect();
+    let ten = log.join(&ten, None, 0);
+    let all = log.join(&[Pattern::All], None, 0);
     let head = log.head();
     let mut group = c.benchmark_group("read 100 missed events");
     group.throughput(Throughput::Elements(100));

@@ -13,13 +13,16 @@ use crate::event::Draft;
 use crate::fanout::{Arrival, Fanout, FanoutConfig, Seat, Totals};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
-use crate::log::{Held, Listening, Log, LogConfig};
+use crate::log::{Filter, Held, Listening, Log, LogConfig};
+use crate::pattern::Pattern;
 
 /// What a stream asks for.
 #[derive(Debug)]
 pub struct Subscription<'a> {
-    /// The topics, checked, at least one.
-    pub topics: &'a [String],
+    /// The topics, at least one pattern.
+    pub topics: &'a [Pattern],
+    /// What of their events; everything where absent.
+    pub filter: Option<Filter>,
     /// The topics as they were written.
     pub topics_text: &'a str,
     /// Where it goes on from.
@@ -120,7 +123,7 @@ impl Broker {
         }
         let seat = self.fanout.take_seat().ok_or(Refused::Full)?;
         let shard = self.fanout.next_shard();
-        let listening = self.log.join(asked.topics.iter().map(String::as_str), shard);
+        let listening = self.log.join(asked.topics, asked.filter.clone(), shard);
         // After joining: what is published from here on is after this head, or wakes the shard.
         let (cursor, told, gap) = self.place(asked.start, &listening, self.log.head());
 

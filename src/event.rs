@@ -76,20 +76,115 @@ fn check_name(what: &str, name: &str) -> Result<(), Invalid> {
     }
 }
 
+/// The longest user's id, in bytes.
+pub const USER_MAX: usize = 256;
+
+/// Users that one event may belong to.
+const OWNERS_MAX: usize = 1000;
+
+/// Whose an event is. One that belongs to nobody is public.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owners(Option<Box<[Box<str>]>>);
+
+impl Owners {
+    /// An event that belongs to these users; an empty id is nobody.
+    ///
+    /// # Errors
+    /// Where there are more than 1,000, or one has more than [`USER_MAX`] bytes.
+    fn new(ids: Vec<UserId<'_>>) -> Result<Owners, Invalid> {
+        if ids.len() > OWNERS_MAX {
+            return Err(Invalid(format!("user_ids names {} users; expected at most {OWNERS_MAX}", ids.len())));
+        }
+        let mut users = Vec::new();
+        for UserId(id) in ids {
+            if id.len() > USER_MAX {
+                return Err(Invalid(format!("a user id has {} bytes; expected at most {USER_MAX}", id.len())));
+            }
+            if !id.is_empty() {
+                users.push(id.into());
+            }
+        }
+        users.sort_unstable();
+        users.dedup();
+        Ok(Owners(Some(users).filter(|users| !users.is_empty()).map(Vec::into_boxed_slice)))
+    }
+
+    /// Whether it belongs to nobody.
+    pub fn is_public(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The users, sorted, none twice.
+    pub fn users(&self) -> &[Box<str>] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is (also) this user's.
+    pub fn contains(&self, user: &str) -> bool {
+        self.users().binary_search_by(|id| (**id).cmp(user)).is_ok()
+    }
+
+    /// The memory it holds, about.
+    pub fn footprint(&self) -> usize {
+        const EACH: usize = size_of::<Box<str>>() + 16;
+        self.users().iter().map(|id| EACH + id.len()).sum()
+    }
+}
+
+/// A user's id as JSON has it: a text, or a whole number, which stands for its digits.
+#[derive(Debug)]
+struct UserId<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for UserId<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Id;
+        impl<'de> Visitor<'de> for Id {
+            type Value = UserId<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a user id, which is a string or a whole number")
+            }
+
+            fn visit_borrowed_str<E>(self, id: &'de str) -> Result<Self::Value, E> {
+                Ok(UserId(Cow::Borrowed(id)))
+            }
+
+            fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
+                Ok(UserId(Cow::Owned(id.to_owned())))
+            }
+
+            fn visit_u64<E>(self, id: u64) -> Result<Self::Value, E> {
+                Ok(UserId(Cow::Owned(id.to_string())))
+            }
+
+            fn visit_i64<E>(self, id: i64) -> Result<Self::Value, E> {
+                Ok(UserId(Cow::Owned(id.to_string())))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(UserId(Cow::Borrowed("")))
+            }
+        }
+        deserializer.deserialize_any(Id)
+    }
+}
+
 /// A checked and encoded event that has no place in the order yet.
 #[derive(Debug)]
 pub struct Draft {
     /// Where it goes.
     pub topic: Box<str>,
+    /// Whose it is.
+    pub owners: Owners,
     /// Its bytes, complete but for the id.
     pub frame: frame::Unsealed,
 }
 
 impl Draft {
-    fn new(topic: &str, kind: &str, data: frame::Data<'_>, now: Now) -> Result<Draft, Invalid> {
+    fn new(topic: &str, kind: &str, data: frame::Data<'_>, owners: Owners, now: Now) -> Result<Draft, Invalid> {
         check_topic(topic)?;
         check_type(kind)?;
-        Ok(Draft { topic: topic.into(), frame: frame::event(topic, kind, data, now) })
+        Ok(Draft { topic: topic.into(), owners, frame: frame::event(topic, kind, data, now) })
     }
 
     /// An event from the query parameters of a broadcast; what is absent or empty gets its default.
@@ -97,10 +192,12 @@ impl Draft {
     /// # Errors
     /// Where topic or type break their rules.
     pub fn from_query(topic: &str, kind: &str, message: Option<&str>, now: Now) -> Result<Draft, Invalid> {
-        Draft::new(or_default(topic, ALL), or_default(kind, DEFAULT_TYPE), frame::Data::Message(message), now)
+        let (topic, kind) = (or_default(topic, ALL), or_default(kind, DEFAULT_TYPE));
+        Draft::new(topic, kind, frame::Data::Message(message), Owners::default(), now)
     }
 
-    /// An event from one JSON object, `{"topic":…,"type":…,"data":{…}}`. Other keys are ignored.
+    /// An event from one JSON object, `{"topic":…,"type":…,"data":{…}}`. It belongs to the users that its `user_id` and
+    /// `user_ids` name, else to `data.user_id`. Other keys are ignored.
     ///
     /// # Errors
     /// Where it is no such object, or its parts break their rules.
@@ -167,41 +264,67 @@ struct JsonEvent<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    user_id: Option<UserId<'a>>,
+    #[serde(borrow, default)]
+    user_ids: Option<&'a RawValue>,
 }
 
 impl JsonEvent<'_> {
-    fn draft(&self, now: Now) -> Result<Draft, Invalid> {
+    fn draft(self, now: Now) -> Result<Draft, Invalid> {
         let raw = self.data.map_or("{}", RawValue::get);
         check_depth(raw)?;
-        let keys: DataKeys = serde_json::from_str(raw).map_err(|_| Invalid("data is not a JSON object".to_owned()))?;
+        let keys: DataKeys<'_> =
+            serde_json::from_str(raw).map_err(|error| match error.is_data() && !is_object(raw) {
+                true => Invalid("data is not a JSON object".to_owned()),
+                false => Invalid(format!("data: {error}")),
+            })?;
         let data = frame::Data::Object { raw, empty: keys.empty, has_timestamp: keys.has_timestamp };
+        let user_ids = serde_json::from_str(self.user_ids.map_or("[]", RawValue::get));
+        let mut owners: Vec<UserId<'_>> = user_ids.map_err(|error| Invalid(format!("user_ids: {error}")))?;
+        owners.extend(self.user_id);
+        let owners = match Owners::new(owners)? {
+            owners if owners.is_public() => Owners::new(keys.user_id.into_iter().collect())?,
+            owners => owners,
+        };
         let topic = or_default(self.topic.as_deref().unwrap_or_default(), ALL);
         let kind = or_default(self.kind.as_deref().unwrap_or_default(), DEFAULT_TYPE);
-        Draft::new(topic, kind, data, now)
+        Draft::new(topic, kind, data, owners, now)
     }
 }
 
-/// What must be known of `data`'s own keys; its values are passed on as they came, never parsed.
-struct DataKeys {
-    empty: bool,
-    has_timestamp: bool,
+fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{')
 }
 
-impl<'de> Deserialize<'de> for DataKeys {
+/// What must be known of `data`'s own keys; all else is passed on as it came, never parsed.
+struct DataKeys<'a> {
+    empty: bool,
+    has_timestamp: bool,
+    /// The last one, which is the one that a listener's parser takes.
+    user_id: Option<UserId<'a>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for DataKeys<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Keys;
         impl<'de> Visitor<'de> for Keys {
-            type Value = DataKeys;
+            type Value = DataKeys<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DataKeys, A::Error> {
-                let mut keys = DataKeys { empty: true, has_timestamp: false };
-                while let Some((IsTimestamp(is_timestamp), IgnoredAny)) = map.next_entry()? {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DataKeys<'de>, A::Error> {
+                let mut keys = DataKeys { empty: true, has_timestamp: false, user_id: None };
+                while let Some(key) = map.next_key()? {
                     keys.empty = false;
-                    keys.has_timestamp |= is_timestamp;
+                    if let DataKey::UserId = key {
+                        keys.user_id = Some(map.next_value()?);
+                        continue;
+                    }
+                    keys.has_timestamp |= matches!(key, DataKey::Timestamp);
+                    map.next_value::<IgnoredAny>()?;
                 }
                 Ok(keys)
             }
@@ -210,25 +333,14 @@ impl<'de> Deserialize<'de> for DataKeys {
     }
 }
 
-/// A key, read only as far as asking whether it is `timestamp`: no key is ever copied.
-struct IsTimestamp(bool);
-
-impl<'de> Deserialize<'de> for IsTimestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Key;
-        impl Visitor<'_> for Key {
-            type Value = IsTimestamp;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_str<E>(self, key: &str) -> Result<IsTimestamp, E> {
-                Ok(IsTimestamp(key == "timestamp"))
-            }
-        }
-        deserializer.deserialize_str(Key)
-    }
+/// A key, read only as far as asking which it is: no key is ever copied.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum DataKey {
+    Timestamp,
+    UserId,
+    #[serde(other)]
+    Other,
 }
 
 /// Refuses JSON (known to be well formed) that nests deeper than [`DEPTH_MAX`].

@@ -59,6 +59,8 @@ const END: usize = 4 + Epoch::MAX + 1 + 20 + 2 + 2;
 
 const CRLF: &[u8] = b"\r\n";
 
+const EVENT_FIELD: &[u8] = b"event: ";
+
 impl Frame {
     /// The frame as `framing` has it.
     pub fn bytes(&self, framing: Framing) -> &[u8] {
@@ -74,6 +76,13 @@ impl Frame {
     /// The memory it holds.
     pub fn footprint(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The event's type, read off its first line; that of an event has at most 128 bytes.
+    pub fn kind(&self) -> &[u8] {
+        let text = self.bytes(Framing::Plain);
+        let kind = text.strip_prefix(EVENT_FIELD).unwrap_or_default();
+        &kind[..memchr::memchr(b'\n', kind).unwrap_or(kind.len())]
     }
 
     fn range(&self, framing: Framing) -> Range<usize> {
@@ -129,7 +138,7 @@ impl Unsealed {
     /// The `event:` line and the envelope around `data`: the one place that knows the JSON's outer shape.
     fn envelope(&mut self, kind: &str, topic: Option<&str>, now: Now, data: impl FnOnce(&mut Vec<u8>)) {
         let buf = &mut self.buf;
-        buf.extend_from_slice(b"event: ");
+        buf.extend_from_slice(EVENT_FIELD);
         buf.extend_from_slice(kind.as_bytes());
         buf.extend_from_slice(b"\ndata: {\"type\":");
         json(buf, &kind);

@@ -25,6 +25,17 @@ pub struct Identity {
     pub may_publish: Box<[Pattern]>,
 }
 
+/// Who wants to listen, as far as it decides what they may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listener {
+    /// Anybody, where tokens are not asked for: sees everything.
+    Anyone,
+    /// Somebody without a token, where one may be shown: sees what belongs to nobody.
+    Stranger,
+    /// Somebody who has proved who they are.
+    Known(Identity),
+}
+
 /// Why somebody was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {

@@ -1,12 +1,13 @@
 //! Audiences: the streams of a shard that asked for the same thing, and so get the same bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::frame::Framing;
-use crate::log::{Event, Interest, Topic};
+use crate::log::{Event, Filter, Interest, Scope, Topic, Viewer};
+use crate::pattern;
 
 /// What the streams of an audience have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,14 +59,16 @@ impl Audience {
     }
 }
 
-/// A shard's audiences, found by key (for a new stream) and by topic (for an event).
+/// A shard's audiences, found by key (for a new stream) and by what an event is (for an event): where it went, whose it
+/// is, of which type. So an event costs the audiences that it reaches, however many others there are.
 #[derive(Debug, Default)]
 pub(super) struct Audiences {
     slab: Slab<Audience>,
     by_key: HashMap<Key, u32>,
+    of_everything: Place,
     /// Topics by their address: one that somebody listens to stays where it is.
-    by_topic: HashMap<usize, Vec<u32>>,
-    of_everything: Vec<u32>,
+    by_topic: HashMap<usize, Place>,
+    by_prefix: HashMap<Arc<str>, Place>,
 }
 
 impl Audiences {
@@ -99,11 +102,15 @@ impl Audiences {
             done: 0,
             queued: false,
         }) as u32;
-        match &key.interest {
-            Interest::All => self.of_everything.push(id),
-            Interest::Topics(topics) => {
+        let filter = key.interest.filter.as_deref();
+        match &key.interest.scope {
+            Scope::All => self.of_everything.add(filter, id),
+            Scope::Some { topics, groups } => {
                 for topic in topics {
-                    self.by_topic.entry(address(topic)).or_default().push(id);
+                    self.by_topic.entry(address(topic)).or_default().add(filter, id);
+                }
+                for group in groups {
+                    self.by_prefix.entry(group.prefix().clone()).or_default().add(filter, id);
                 }
             }
         }
@@ -122,15 +129,21 @@ impl Audiences {
         }
         let Audience { key, pending, .. } = self.slab.remove(id as usize);
         self.by_key.remove(&key);
-        match &key.interest {
-            Interest::All => self.of_everything.retain(|&other| other != id),
-            Interest::Topics(topics) => {
+        let filter = key.interest.filter.as_deref();
+        match &key.interest.scope {
+            Scope::All => {
+                self.of_everything.remove(filter, id);
+            }
+            Scope::Some { topics, groups } => {
                 for topic in topics {
-                    if let Some(ids) = self.by_topic.get_mut(&address(topic)) {
-                        ids.retain(|&other| other != id);
-                        if ids.is_empty() {
-                            self.by_topic.remove(&address(topic));
-                        }
+                    let at = address(topic);
+                    if self.by_topic.get_mut(&at).is_some_and(|place| place.remove(filter, id)) {
+                        self.by_topic.remove(&at);
+                    }
+                }
+                for group in groups {
+                    if self.by_prefix.get_mut(group.prefix()).is_some_and(|place| place.remove(filter, id)) {
+                        self.by_prefix.remove(group.prefix());
                     }
                 }
             }
@@ -138,13 +151,153 @@ impl Audiences {
         pending.len()
     }
 
-    /// The audiences that an event reaches.
-    pub(super) fn reached_by(&self, event: &Event) -> impl Iterator<Item = u32> {
-        let by_topic = self.by_topic.get(&address(&event.topic)).map_or(&[][..], Vec::as_slice);
-        by_topic.iter().chain(&self.of_everything).copied()
+    /// Adds the audiences that an event reaches to `reached`; one that it reaches in two ways may be there twice.
+    pub(super) fn reached_by(&self, event: &Event, reached: &mut Vec<u32>) {
+        self.of_everything.reached_by(event, reached);
+        if let Some(place) = self.by_topic.get(&address(&event.topic)) {
+            place.reached_by(event, reached);
+        }
+        if !self.by_prefix.is_empty() {
+            for place in pattern::prefixes(event.topic.name()).filter_map(|prefix| self.by_prefix.get(prefix)) {
+                place.reached_by(event, reached);
+            }
+        }
     }
 }
 
 fn address(topic: &Arc<Topic>) -> usize {
     Arc::as_ptr(topic).addr()
+}
+
+/// The audiences of one topic, of one prefix, or of everything.
+#[derive(Debug, Default)]
+struct Place {
+    /// Those that get all its events, as most do.
+    unfiltered: BTreeSet<u32>,
+    filtered: Option<Box<Filtered>>,
+}
+
+/// The audiences that get only some of a place's events. One may stand in several sets, but an event of one owner reaches
+/// it once.
+#[derive(Debug, Default)]
+struct Filtered {
+    /// Everybody's.
+    all: ByType,
+    /// Those that belong to nobody.
+    public: ByType,
+    /// A user's.
+    users: HashMap<Arc<str>, ByType>,
+}
+
+#[derive(Debug, Default)]
+struct ByType {
+    any: BTreeSet<u32>,
+    typed: HashMap<Box<[u8]>, BTreeSet<u32>>,
+}
+
+impl Place {
+    fn add(&mut self, filter: Option<&Filter>, id: u32) {
+        match filter {
+            None => {
+                self.unfiltered.insert(id);
+            }
+            Some(filter) => self.filtered.get_or_insert_default().add(filter, id),
+        }
+    }
+
+    /// True if nothing is left.
+    fn remove(&mut self, filter: Option<&Filter>, id: u32) -> bool {
+        match filter {
+            None => {
+                self.unfiltered.remove(&id);
+            }
+            Some(filter) => {
+                if self.filtered.as_mut().is_some_and(|filtered| filtered.remove(filter, id)) {
+                    self.filtered = None;
+                }
+            }
+        }
+        self.unfiltered.is_empty() && self.filtered.is_none()
+    }
+
+    fn reached_by(&self, event: &Event, reached: &mut Vec<u32>) {
+        reached.extend(&self.unfiltered);
+        let Some(filtered) = &self.filtered else { return };
+        let kind = event.frame.kind();
+        filtered.all.reached_by(kind, reached);
+        match event.owners.is_public() {
+            true => filtered.public.reached_by(kind, reached),
+            false => {
+                let users = event.owners.users().iter();
+                users.filter_map(|user| filtered.users.get(&**user)).for_each(|user| user.reached_by(kind, reached));
+            }
+        }
+    }
+}
+
+impl Filtered {
+    fn add(&mut self, Filter { viewer, types }: &Filter, id: u32) {
+        match viewer {
+            Viewer::All => self.all.add(types, id),
+            Viewer::Public => self.public.add(types, id),
+            Viewer::Member(user) => {
+                self.public.add(types, id);
+                self.users.entry(user.clone()).or_default().add(types, id);
+            }
+            Viewer::Only(user) => self.users.entry(user.clone()).or_default().add(types, id),
+        }
+    }
+
+    /// True if nothing is left.
+    fn remove(&mut self, Filter { viewer, types }: &Filter, id: u32) -> bool {
+        if let Viewer::All = viewer {
+            self.all.remove(types, id);
+        }
+        if let Viewer::Public | Viewer::Member(_) = viewer {
+            self.public.remove(types, id);
+        }
+        if let Viewer::Member(user) | Viewer::Only(user) = viewer
+            && self.users.get_mut(user).is_some_and(|events| events.remove(types, id))
+        {
+            self.users.remove(user);
+        }
+        self.all.is_empty() && self.public.is_empty() && self.users.is_empty()
+    }
+}
+
+impl ByType {
+    fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.typed.is_empty()
+    }
+
+    fn add(&mut self, types: &[Box<str>], id: u32) {
+        if types.is_empty() {
+            self.any.insert(id);
+        }
+        for kind in types {
+            self.typed.entry(kind.as_bytes().into()).or_default().insert(id);
+        }
+    }
+
+    /// True if nothing is left.
+    fn remove(&mut self, types: &[Box<str>], id: u32) -> bool {
+        self.any.remove(&id);
+        for kind in types {
+            let kind = kind.as_bytes();
+            if let Some(ids) = self.typed.get_mut(kind) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.typed.remove(kind);
+                }
+            }
+        }
+        self.is_empty()
+    }
+
+    fn reached_by(&self, kind: &[u8], reached: &mut Vec<u32>) {
+        reached.extend(&self.any);
+        if let Some(ids) = self.typed.get(kind) {
+            reached.extend(ids);
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub enum Problem {
     Encoded,
     /// There is no room for the stream.
     Refused(Refused),
+    /// Whoever asks may not have it.
+    Forbidden(String),
 }
 
 impl Problem {
@@ -51,6 +53,7 @@ impl Problem {
             Problem::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Problem::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::Forbidden(_) => StatusCode::FORBIDDEN,
         }
     }
 
@@ -64,12 +67,13 @@ impl Problem {
             Problem::Encoded => "unsupported_encoding",
             Problem::Refused(Refused::Full) => "too_many_streams",
             Problem::Refused(Refused::Draining) => "draining",
+            Problem::Forbidden(_) => "forbidden",
         }
     }
 
     fn message(&self) -> String {
         match self {
-            Problem::Bad(why) => why.clone(),
+            Problem::Bad(why) | Problem::Forbidden(why) => why.clone(),
             Problem::NotFound => "no such path".to_owned(),
             Problem::Method(allowed) => format!("method not allowed here; allowed: {allowed}"),
             Problem::TooLarge(max) => format!("the body is larger than the limit of {max} bytes"),

@@ -11,10 +11,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::query;
 use super::reply::{Problem, Reply};
+use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
 use crate::clock::Now;
 use crate::event::{self, ALL};
 use crate::frame::Framing;
+use crate::log::{Filter, Viewer};
+use crate::pattern::Pattern;
 
 /// The header a client resumes with (WHATWG HTML, "Server-sent events", 9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -26,15 +29,17 @@ const ID_MAX: usize = 256;
 /// Bounds on what a stream may ask for.
 #[derive(Debug, Clone)]
 pub struct SubscribeConfig {
-    /// Topics of one stream.
+    /// Topics that one stream may name, and types.
     pub max_topics: usize,
 }
 
 /// What a request for a stream asks, read but not yet granted.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
-    topics: Vec<String>,
+    topics: Vec<Pattern>,
     topics_text: String,
+    types: Vec<Box<str>>,
+    user_id: Option<String>,
     last_event_id: Option<String>,
     since: Option<(Now, String)>,
     last: Option<usize>,
@@ -48,6 +53,8 @@ impl Asked {
             let name = parameter.name.as_str();
             match name {
                 "topics" => asked.add_topics(&parameter.value()?)?,
+                "types" => asked.add_types(&parameter.value()?)?,
+                "user_id" => asked.user_id = Some(user_id(parameter.value()?)?),
                 "last_event_id" | "lastEventId" => {
                     // An empty value is what a client sends that has not had an id yet.
                     asked.last_event_id = Some(parameter.value()?).filter(|id| !id.is_empty()).or(asked.last_event_id);
@@ -70,26 +77,66 @@ impl Asked {
             id.truncate(whole.unwrap_or(0));
         }
         if asked.topics.is_empty() {
-            asked.topics.push(ALL.to_owned());
+            asked.topics.push(Pattern::All);
             asked.topics_text = ALL.to_owned();
         }
         if asked.topics.len() > config.max_topics {
             let why = format!("it names {} topics; expected at most {}", asked.topics.len(), config.max_topics);
             return Err(Problem::parameter("topics", why));
         }
+        if asked.types.len() > config.max_topics {
+            let why = format!("it names {} types; expected at most {}", asked.types.len(), config.max_topics);
+            return Err(Problem::parameter("types", why));
+        }
         Ok(asked)
     }
 
     fn add_topics(&mut self, value: &str) -> Result<(), Problem> {
-        for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            event::check_topic(name).map_err(|why| Problem::parameter("topics", why))?;
-            self.topics.push(name.to_owned());
+        for name in list(value) {
+            self.topics.push(Pattern::parse(name).map_err(|why| Problem::parameter("topics", why))?);
         }
         if !self.topics_text.is_empty() && !value.is_empty() {
             self.topics_text.push(',');
         }
         self.topics_text.push_str(value);
         Ok(())
+    }
+
+    fn add_types(&mut self, value: &str) -> Result<(), Problem> {
+        for name in list(value) {
+            event::check_type(name).map_err(|why| Problem::parameter("types", why))?;
+            self.types.push(name.into());
+        }
+        Ok(())
+    }
+
+    /// Bounds what was asked for by what this listener may see; gives the rest as a filter.
+    fn bound(&mut self, listener: &Listener) -> Result<Option<Filter>, Problem> {
+        if let Listener::Known(identity) = listener {
+            self.topics = granted(&self.topics, &identity.may_listen)?;
+        }
+        let user_id = self.user_id.take();
+        let viewer = match listener {
+            Listener::Anyone => user_id.map_or(Viewer::All, |user| Viewer::Only(user.into())),
+            Listener::Known(identity) if identity.sees_everyone => {
+                user_id.map_or(Viewer::All, |user| Viewer::Only(user.into()))
+            }
+            Listener::Stranger => match user_id {
+                None => Viewer::Public,
+                Some(_) => return Err(Problem::Forbidden("a user's events are for that user's token".to_owned())),
+            },
+            Listener::Known(identity) => match (&identity.user, user_id) {
+                (Some(own), None) => Viewer::Member(own.clone()),
+                (Some(own), Some(user)) if **own == *user => Viewer::Only(own.clone()),
+                (None, None) => Viewer::Public,
+                (_, Some(_)) => return Err(Problem::Forbidden("the token is not that user's".to_owned())),
+            },
+        };
+        self.types.sort_unstable();
+        self.types.dedup();
+        let types = std::mem::take(&mut self.types).into();
+        let filter = Filter { viewer, types };
+        Ok(Some(filter).filter(|filter| filter.viewer != Viewer::All || !filter.types.is_empty()))
     }
 
     fn start(&self) -> Start<'_> {
@@ -101,6 +148,40 @@ impl Asked {
             }
         }
     }
+}
+
+/// The names in a list that is separated by commas.
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn user_id(value: String) -> Result<String, Problem> {
+    match (1..=event::USER_MAX).contains(&value.len()) {
+        true => Ok(value),
+        false => {
+            let why = format!("it has {} bytes; expected 1 to {}", value.len(), event::USER_MAX);
+            Err(Problem::parameter("user_id", why))
+        }
+    }
+}
+
+/// What of the asked topics a listener gets that was granted these: each of them, or it is refused; and of `all`, all
+/// that was granted.
+fn granted(asked: &[Pattern], grants: &[Pattern]) -> Result<Vec<Pattern>, Problem> {
+    if grants.is_empty() {
+        return Err(Problem::Forbidden("the token grants no topic to listen to".to_owned()));
+    }
+    let mut topics = Vec::new();
+    for pattern in asked {
+        if grants.iter().any(|grant| grant.covers(pattern)) {
+            topics.push(pattern.clone());
+        } else if *pattern == Pattern::All {
+            topics.extend_from_slice(grants);
+        } else {
+            return Err(Problem::Forbidden(format!("the token does not grant the topic {:?}", pattern.to_string())));
+        }
+    }
+    Ok(topics)
 }
 
 fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
@@ -150,10 +231,12 @@ pub fn subscribe(
     broker: &Broker,
     config: &SubscribeConfig,
     request: &hyper::http::request::Parts,
+    listener: &Listener,
     request_id: &str,
 ) -> Result<Opening, Problem> {
     let now = Now::read();
-    let asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
+    let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
+    let filter = asked.bound(listener)?;
     let framing = match request.version {
         Version::HTTP_11 => Framing::Chunked,
         _ => Framing::Plain,
@@ -161,6 +244,7 @@ pub fn subscribe(
     let admitted = broker.subscribe(
         &Subscription {
             topics: &asked.topics,
+            filter,
             topics_text: &asked.topics_text,
             start: asked.start(),
             limit: asked.limit,

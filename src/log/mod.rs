@@ -19,6 +19,9 @@
 //! The order (`Log::order`), then one topic's history, then a shard of the index's map, then the memory of dropped
 //! topics. Each is taken only while those after it are free; none is held across an `.await`.
 
+mod index;
+mod interest;
+mod losses;
 mod order;
 mod topic;
 
@@ -27,13 +30,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::event::{ALL, Draft};
+use crate::event::{Draft, Owners};
 use crate::frame::Frame;
 use crate::id::{Epoch, EventId};
+use crate::pattern::Pattern;
 
+pub use index::Group;
+use index::Index;
+pub use interest::{Filter, Interest, Listening, Scope, Viewer};
 use order::Order;
-use topic::Index;
-pub use topic::{Interest, Listening, Topic};
+pub use topic::Topic;
 
 /// What the log keeps.
 #[derive(Debug, Clone)]
@@ -62,6 +68,9 @@ impl Default for LogConfig {
     }
 }
 
+/// Events looked at under the lock by one read that has to search: some ten microseconds.
+const LOOK_MAX: usize = 1024;
+
 /// An accepted event.
 #[derive(Debug)]
 pub struct Event {
@@ -71,6 +80,8 @@ pub struct Event {
     pub accepted_ms: u64,
     /// Where it went.
     pub topic: Arc<Topic>,
+    /// Whose it is.
+    pub owners: Owners,
     /// Its bytes.
     pub frame: Frame,
 }
@@ -79,7 +90,7 @@ impl Event {
     /// The bytes that keeping it takes: the frame, this, and its places in the order and in its topic.
     fn weight(&self) -> usize {
         const PLACES: usize = 96;
-        self.frame.footprint() + size_of::<Event>() + PLACES
+        self.frame.footprint() + self.owners.footprint() + size_of::<Event>() + PLACES
     }
 }
 
@@ -150,11 +161,11 @@ impl Log {
     /// Accepts events: they get consecutive places in the order and can be read from then on.
     pub fn append(&self, drafts: Vec<Draft>, now: Now) -> Appended {
         // Topics are found before the order is locked; the claim keeps them in the index until the event is in.
-        let claimed: Vec<_> = drafts.into_iter().map(|d| (self.index.claim(&d.topic), d.frame)).collect();
+        let claimed: Vec<_> = drafts.into_iter().map(|d| (self.index.claim(&d.topic), d.frame, d.owners)).collect();
         let mut topics = Vec::with_capacity(claimed.len());
         let mut order = self.order();
-        for (topic, frame) in claimed {
-            order.push(&topic, frame, &self.epoch, now);
+        for (topic, frame, owners) in claimed {
+            order.push(&topic, frame, owners, &self.epoch, now);
             topics.push(topic);
         }
         let dropped = order.trim(now);
@@ -163,7 +174,7 @@ impl Log {
         drop(order);
 
         // After the order: whoever joined before it read the head, and so needs a wake, is seen here.
-        let shards = topics.iter().fold(self.index.everything().shards(), |set, topic| set | topic.shards());
+        let shards = topics.iter().fold(0, |set, topic| set | self.index.shards_for(topic));
         self.index.forget(dropped);
         Appended { last, shards }
     }
@@ -174,37 +185,18 @@ impl Log {
         self.index.forget(dropped);
     }
 
-    /// Registers a listener of `shard` for the named topics, and with it the right to be woken for them.
+    /// Registers a listener of `shard` for what the patterns name, and with it the right to be woken for it.
     ///
     /// Whoever joins first and reads the head afterwards misses nothing: an event is either at or before that head,
     /// or its publisher sees the listener.
-    pub fn join<'a>(self: &Arc<Self>, names: impl Iterator<Item = &'a str> + Clone, shard: usize) -> Listening {
-        let interest = match names.clone().any(|name| name == ALL) {
-            true => Interest::All,
-            false => self.index.join(names, shard),
-        };
-        if let Interest::All = interest {
-            self.index.everything().enter(shard);
-        }
-        Listening::new(self.clone(), interest, shard)
+    pub fn join(self: &Arc<Self>, patterns: &[Pattern], filter: Option<Filter>, shard: usize) -> Listening {
+        let scope = self.index.join(patterns, shard);
+        Listening::new(self.clone(), Interest { scope, filter: filter.map(Arc::new) }, shard)
     }
 
     /// Takes one listener away again; `Listening` does this when it is dropped.
     pub fn leave(&self, interest: &Interest, shard: usize) {
-        match interest {
-            Interest::All => self.index.everything().exit(shard),
-            Interest::Topics(topics) => {
-                for topic in topics {
-                    topic.exit(shard);
-                }
-                self.index.forget(topics.iter().filter(|topic| topic.is_unused()).cloned().collect());
-            }
-        }
-    }
-
-    /// Whether any listener of `shard` wants this topic's events.
-    fn wanted(&self, topic: &Topic, shard: usize) -> bool {
-        topic.has_listeners(shard) || self.index.everything().has_listeners(shard)
+        self.index.leave(&interest.scope, shard);
     }
 
     /// The shard's own read: all events after `cursor` that any of its listeners wants, at most `max` looked at.
@@ -217,7 +209,7 @@ impl Log {
         for event in order.after(cursor).take(max) {
             seen += 1;
             last = event.seq;
-            if self.wanted(&event.topic, shard) {
+            if self.index.is_wanted(&event.topic, shard) {
                 out.push(event.clone());
             }
         }
@@ -225,16 +217,28 @@ impl Log {
     }
 
     /// One reader's read: the events of its interest after `cursor` and up to `upto`, in order, at most `max` (which
-    /// is at least 1).
+    /// is at least 1), into `out` (which is empty). Looks at a bounded number of events: one that finds nothing may
+    /// still stop short of `upto`, at the cursor it gives.
     pub fn read(&self, interest: &Interest, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Read {
-        let from = out.len();
-        let lost = match interest {
-            Interest::All => {
+        let Some(filter) = &interest.filter else { return self.read_scope(&interest.scope, cursor, upto, max, out) };
+        let mut read = self.read_scope(&interest.scope, cursor, upto, max.max(LOOK_MAX), out);
+        out.retain(|event| filter.lets(event));
+        if out.len() > max {
+            out.truncate(max);
+            read.cursor = out[max - 1].seq;
+        }
+        read
+    }
+
+    fn read_scope(&self, scope: &Scope, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Read {
+        let mut stopped = None;
+        let lost = match scope {
+            Scope::All => {
                 let order = self.order();
                 out.extend(order.after(cursor).take_while(|event| event.seq <= upto).take(max).cloned());
                 order.lost()
             }
-            Interest::Topics(topics) => {
+            Scope::Some { topics, groups } if groups.is_empty() => {
                 let mut complete = true;
                 for topic in topics {
                     complete &= topic.read(cursor, upto, max, out);
@@ -242,19 +246,36 @@ impl Log {
                 let lost = if complete {
                     0
                 } else {
-                    out.truncate(from);
+                    out.clear();
                     self.read_with_detached(topics, cursor, upto, max, out)
                 };
                 if topics.len() > 1 || !complete {
                     // Each gave its own first `max`: the first `max` of them all are among these.
-                    out[from..].sort_unstable_by_key(|event| event.seq);
-                    out.truncate(from + max);
+                    out.sort_unstable_by_key(|event| event.seq);
+                    out.truncate(max);
                 }
                 lost
             }
+            // Which topics a group has is not known: their events are found among everything.
+            Scope::Some { topics, groups } => {
+                let order = self.order();
+                let mut looked_to = cursor;
+                for (looked, event) in order.after(cursor).take_while(|event| event.seq <= upto).enumerate() {
+                    if looked == LOOK_MAX || out.len() == max {
+                        stopped = Some(looked_to);
+                        break;
+                    }
+                    looked_to = event.seq;
+                    if scope.contains(&event.topic) {
+                        out.push(event.clone());
+                    }
+                }
+                newest_lost(&order, topics, groups)
+            }
         };
-        let seen = if out.len() - from == max { out[out.len() - 1].seq } else { upto.max(cursor) };
-        Read { cursor: seen, lost: Some(lost).filter(|&lost| lost > cursor) }
+        let full = out.last().filter(|_| out.len() == max).map(|event| event.seq);
+        let cursor_now = stopped.or(full).unwrap_or(upto.max(cursor));
+        Read { cursor: cursor_now, lost: Some(lost).filter(|&lost| lost > cursor) }
     }
 
     /// The same for topics that have put events out of their histories: some of them may still stand in the order.
@@ -278,51 +299,86 @@ impl Log {
 
     /// The oldest event kept of this interest, 0 where there is none.
     pub fn oldest(&self, interest: &Interest) -> u64 {
-        let order = self.order();
         let oldest = match interest {
-            Interest::All => order.oldest().map(|event| event.seq),
-            Interest::Topics(topics) => {
+            Interest { scope: Scope::All, filter: None } => self.order().oldest().map(|event| event.seq),
+            Interest { scope: Scope::Some { topics, groups }, filter: None } if groups.is_empty() => {
+                let order = self.order();
                 let detached = order.detached_after(0).find(|event| is_of(event, topics)).map(|event| event.seq);
                 topics.iter().filter_map(|topic| topic.oldest()).chain(detached).min()
+            }
+            _ => {
+                let (mut events, mut cursor, head) = (Vec::new(), 0, self.head());
+                while events.is_empty() && cursor < head {
+                    cursor = self.read(interest, cursor, head, 1, &mut events).cursor;
+                }
+                events.first().map(|event| event.seq)
             }
         };
         oldest.unwrap_or(0)
     }
 
-    /// The newest event of this interest that was kept once and is no longer, 0 where there is none.
+    /// The newest event of this interest's topics that was kept once and is no longer, 0 where there is none.
     pub fn lost(&self, interest: &Interest) -> u64 {
-        match interest {
-            Interest::All => self.order().lost(),
-            Interest::Topics(topics) => topics.iter().map(|topic| topic.lost()).max().unwrap_or(0),
+        match &interest.scope {
+            Scope::All => self.order().lost(),
+            Scope::Some { topics, groups } => newest_lost(&self.order(), topics, groups),
         }
     }
 
     /// The cursor from which a reader sees the newest `n` events of its interest that are kept.
     pub fn cursor_before_last(&self, interest: &Interest, n: usize) -> u64 {
         let Some(back) = n.checked_sub(1) else { return self.head() };
-        let order = self.order();
         let nth = match interest {
-            Interest::All => order.nth_newest(back).map(|event| event.seq),
-            Interest::Topics(topics) => {
+            Interest { scope: Scope::All, filter: None } => self.order().nth_newest(back).map(|event| event.seq),
+            Interest { scope: Scope::Some { topics, groups }, filter: None } if groups.is_empty() => {
+                let order = self.order();
                 let detached = order.detached_after(0).filter(|event| is_of(event, topics)).map(|event| event.seq);
                 let mut seqs: Vec<u64> = topics.iter().flat_map(|topic| topic.newest(n)).chain(detached).collect();
                 seqs.sort_unstable_by(|a, b| b.cmp(a));
                 seqs.get(back).copied()
             }
+            _ => self.nth_newest_wanted(interest, back),
         };
         nth.map_or(0, |seq| seq - 1)
     }
 
-    /// The cursor from which a reader sees what was accepted at `since` or later, and whether events of its interest
-    /// from after that moment are no longer kept.
+    /// Looks back through all that is kept, in steps between which publishers have their turn.
+    fn nth_newest_wanted(&self, interest: &Interest, mut back: usize) -> Option<u64> {
+        let mut cursor = self.head();
+        while cursor > 0 {
+            let order = self.order();
+            let mut next = 0;
+            for (looked, event) in order.back_from(cursor).enumerate() {
+                if looked == LOOK_MAX {
+                    next = event.seq;
+                    break;
+                }
+                if interest.wants(event) {
+                    match back.checked_sub(1) {
+                        Some(less) => back = less,
+                        None => return Some(event.seq),
+                    }
+                }
+            }
+            cursor = next;
+        }
+        None
+    }
+
+    /// The cursor from which a reader sees what was accepted at `since` or later, and whether events of its interest's
+    /// topics from after that moment are no longer kept.
     pub fn cursor_since(&self, interest: &Interest, since: Now) -> (u64, bool) {
         // 0 stands for "nothing lost" below.
         let since_ms = since.unix_ms().max(1);
         let order = self.order();
         let cursor = order.since(since_ms).map_or(order.newest(), |event| event.seq - 1);
-        let lost = match interest {
-            Interest::All => order.lost_ms() >= since_ms,
-            Interest::Topics(topics) => topics.iter().any(|topic| topic.lost_ms() >= since_ms || topic.lost() > cursor),
+        let lost = match &interest.scope {
+            Scope::All => order.lost_ms() >= since_ms,
+            Scope::Some { topics, groups } => {
+                let topics = topics.iter().map(|topic| [topic.lost(), topic.lost_ms()]);
+                let mut lost = topics.chain(groups.iter().map(|group| order.lost_of(group.prefix())));
+                lost.any(|[lost, lost_ms]| lost_ms >= since_ms || lost > cursor)
+            }
         };
         (cursor, lost)
     }
@@ -350,6 +406,12 @@ impl Drop for Log {
         // Events hold their topics and topics their events: emptying the histories unties the knot.
         self.order.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// The newest lost event of these topics.
+fn newest_lost(order: &Order, topics: &[Arc<Topic>], groups: &[Arc<Group>]) -> u64 {
+    let groups = groups.iter().map(|group| order.lost_of(group.prefix())[0]);
+    topics.iter().map(|topic| topic.lost()).chain(groups).max().unwrap_or(0)
 }
 
 /// Whether the event went to one of these topics.

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
+use super::losses::Losses;
 use super::topic::{History, Topic};
 use super::{Event, LogConfig, lock};
 use crate::clock::Now;
+use crate::event::Owners;
 use crate::frame::Unsealed;
 use crate::id::Epoch;
+use crate::pattern;
 
 /// What a topic with history weighs beside its events: itself, its name twice, its places in the maps.
 const TOPIC_WEIGHT: usize = 512;
@@ -34,6 +37,8 @@ pub(super) struct Order {
     /// The newest event that left, and when that had been accepted.
     lost: u64,
     lost_ms: u64,
+    /// The same by how the topics' names begin.
+    lost_by_prefix: Losses,
 }
 
 #[derive(Debug)]
@@ -57,11 +62,12 @@ impl Order {
             newest_ms: 0,
             lost: 0,
             lost_ms: 0,
+            lost_by_prefix: Losses::new(),
         }
     }
 
     /// Gives an event its place here and in its topic.
-    pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, epoch: &Epoch, now: Now) {
+    pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, owners: Owners, epoch: &Epoch, now: Now) {
         self.newest += 1;
         // A clock set back must not break the search by time.
         self.newest_ms = self.newest_ms.max(now.unix_ms());
@@ -69,6 +75,7 @@ impl Order {
             seq: self.newest,
             accepted_ms: self.newest_ms,
             topic: topic.clone(),
+            owners,
             frame: frame.seal(epoch, self.newest),
         });
         self.events += 1;
@@ -154,6 +161,9 @@ impl Order {
         if seq > self.lost {
             (self.lost, self.lost_ms) = (seq, event.accepted_ms);
         }
+        for prefix in pattern::prefixes(event.topic.name()) {
+            self.lost_by_prefix.note(prefix, [seq, event.accepted_ms]);
+        }
         while self.places.front().is_some_and(|place| place.event.is_none()) {
             self.places.pop_front();
         }
@@ -188,6 +198,12 @@ impl Order {
     pub(super) fn after(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
         let at = self.places.partition_point(|place| place.seq <= cursor);
         self.places.range(at..).filter_map(|place| place.event.as_ref())
+    }
+
+    /// The kept events up to `cursor`, newest first.
+    pub(super) fn back_from(&self, cursor: u64) -> impl Iterator<Item = &Arc<Event>> {
+        let end = self.places.partition_point(|place| place.seq <= cursor);
+        self.places.range(..end).rev().filter_map(|place| place.event.as_ref())
     }
 
     /// The `n`th newest kept event, counting from 0.
@@ -232,6 +248,11 @@ impl Order {
 
     pub(super) fn lost_ms(&self) -> u64 {
         self.lost_ms
+    }
+
+    /// The newest lost event of topics whose names begin so, and when that had been accepted.
+    pub(super) fn lost_of(&self, prefix: &str) -> [u64; 2] {
+        self.lost_by_prefix.lost(prefix)
     }
 
     pub(super) fn len(&self) -> usize {

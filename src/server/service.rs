@@ -10,6 +10,7 @@ use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Version};
 
 use super::Counts;
+use crate::auth::Listener;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::http::publish::{self, PublishConfig};
@@ -96,7 +97,7 @@ impl Service {
         if head.method == Method::HEAD {
             return subscribe::probe(&self.subscribe, &head).map(Outcome::Reply);
         }
-        let opening = subscribe::subscribe(&self.broker, &self.subscribe, &head, request_id)?;
+        let opening = subscribe::subscribe(&self.broker, &self.subscribe, &head, &Listener::Anyone, request_id)?;
         Ok(Outcome::Stream(Box::new(opening)))
     }
 

@@ -221,7 +221,7 @@ impl Shard {
     /// Puts an event before all audiences that it reaches.
     fn sort(&mut self, event: &Arc<Event>) {
         let mut reached = mem::take(&mut self.scratch.reached);
-        reached.extend(self.audiences.reached_by(event));
+        self.audiences.reached_by(event, &mut reached);
         for id in reached.drain(..) {
             self.put(id, event.clone());
         }
@@ -232,6 +232,10 @@ impl Shard {
         let Some(audience) = self.audiences.get_mut(id) else { return };
         if audience.members.is_empty() {
             // All its streams are replaying and will find the event in the log.
+            return;
+        }
+        if audience.pending.back().is_some_and(|last| last.seq == event.seq) {
+            // Reached in another way too.
             return;
         }
         if let Some(sweep) = self.sweep.as_mut().filter(|sweep| sweep.audience == id) {
@@ -255,7 +259,7 @@ impl Shard {
             let Some(audience) = self.audiences.get(id) else { continue };
             let read = self.log.read(&audience.key.interest, self.cursor, head, READ_MAX, &mut events);
             let room = self.ahead < AHEAD_MAX && self.ahead_bytes < AHEAD_BYTES_MAX;
-            if read.lost.is_none() && events.len() < READ_MAX && room {
+            if read.lost.is_none() && read.cursor == head && room {
                 for event in events.drain(..) {
                     self.ahead_bytes += event.frame.footprint();
                     self.put(id, event);

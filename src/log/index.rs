@@ -1,0 +1,172 @@
+//! The topic index: name → topic, and who listens to topics by how their names begin.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+
+use super::interest::Scope;
+use super::lock;
+use super::losses::Losses;
+use super::topic::{Listeners, Topic};
+use crate::pattern::{self, Pattern};
+
+/// The topics whose names begin alike, as long as somebody listens to them as such. It holds no events: those are found
+/// in the order.
+#[derive(Debug)]
+pub struct Group {
+    prefix: Arc<str>,
+    listeners: Listeners,
+}
+
+impl Group {
+    /// How the names begin; the last byte is a dot.
+    pub fn prefix(&self) -> &Arc<str> {
+        &self.prefix
+    }
+
+    pub(super) fn contains(&self, topic: &Topic) -> bool {
+        let name = topic.name();
+        name.len() > self.prefix.len() && name.starts_with(&*self.prefix)
+    }
+}
+
+/// Topic → its listeners and its history; prefix → its listeners.
+#[derive(Debug)]
+pub(super) struct Index {
+    topics: DashMap<Arc<str>, Arc<Topic>>,
+    groups: DashMap<Arc<str>, Arc<Group>>,
+    /// Listeners by prefix: while there is none, as mostly, no event looks for them.
+    by_prefix: AtomicUsize,
+    /// Those who listen to everything.
+    everything: Listeners,
+    /// What topics had lost that are not here any more.
+    dropped: Mutex<Losses>,
+    shards: usize,
+}
+
+impl Index {
+    pub(super) fn new(shards: usize) -> Index {
+        Index {
+            topics: DashMap::new(),
+            groups: DashMap::new(),
+            by_prefix: AtomicUsize::new(0),
+            everything: Listeners::new(shards),
+            dropped: Mutex::new(Losses::new()),
+            shards,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// The shards with listeners for this topic's events, as [`Listeners::shards`].
+    pub(super) fn shards_for(&self, topic: &Topic) -> u64 {
+        self.everything.shards()
+            | topic.listeners.shards()
+            | self.groups_of(topic).fold(0, |set, group| set | group.listeners.shards())
+    }
+
+    /// Whether any listener of `shard` wants this topic's events.
+    pub(super) fn is_wanted(&self, topic: &Topic, shard: usize) -> bool {
+        topic.listeners.are_in(shard)
+            || self.everything.are_in(shard)
+            || self.groups_of(topic).any(|group| group.listeners.are_in(shard))
+    }
+
+    fn groups_of(&self, topic: &Topic) -> impl Iterator<Item = Arc<Group>> {
+        let name = match self.by_prefix.load(SeqCst) {
+            0 => "",
+            _ => topic.name(),
+        };
+        pattern::prefixes(name).filter_map(|prefix| self.groups.get(prefix).map(|group| group.clone()))
+    }
+
+    /// Finds or makes the topic, and keeps it from being forgotten until an event put into it has left again.
+    pub(super) fn claim(&self, name: &str) -> Arc<Topic> {
+        self.with(name, Topic::claim)
+    }
+
+    /// Finds or makes what the patterns name, with one more listener each.
+    pub(super) fn join(&self, patterns: &[Pattern], shard: usize) -> Scope {
+        if patterns.contains(&Pattern::All) {
+            self.everything.enter(shard);
+            return Scope::All;
+        }
+        let (mut topics, mut groups) = (Vec::new(), Vec::new());
+        for (n, pattern) in patterns.iter().enumerate() {
+            // Of two that are equal the first is kept.
+            let covered =
+                |(m, other): (usize, &Pattern)| m != n && other.covers(pattern) && (m < n || other != pattern);
+            if patterns.iter().enumerate().any(covered) {
+                continue;
+            }
+            match pattern {
+                Pattern::All => {}
+                Pattern::Topic(name) => topics.push(self.with(name, |topic| topic.listeners.enter(shard))),
+                Pattern::Prefix(prefix) => groups.push(self.join_group(prefix, shard)),
+            }
+        }
+        topics.sort_unstable_by_key(Arc::as_ptr);
+        groups.sort_unstable_by_key(Arc::as_ptr);
+        Scope::Some { topics: topics.into(), groups: groups.into() }
+    }
+
+    fn join_group(&self, prefix: &str, shard: usize) -> Arc<Group> {
+        let prefix: Arc<str> = prefix.into();
+        let new = || Arc::new(Group { prefix: prefix.clone(), listeners: Listeners::new(self.shards) });
+        let group = self.groups.entry(prefix.clone()).or_insert_with(new);
+        // While the map's guard is held, so that no `leave` comes between.
+        group.listeners.enter(shard);
+        self.by_prefix.fetch_add(1, SeqCst);
+        group.clone()
+    }
+
+    /// Takes one listener away again.
+    pub(super) fn leave(&self, scope: &Scope, shard: usize) {
+        match scope {
+            Scope::All => self.everything.exit(shard),
+            Scope::Some { topics, groups } => {
+                for topic in topics {
+                    topic.listeners.exit(shard);
+                }
+                self.forget(topics.iter().filter(|topic| topic.is_unused()).cloned().collect());
+                for group in groups {
+                    group.listeners.exit(shard);
+                    self.by_prefix.fetch_sub(1, SeqCst);
+                    self.groups.remove_if(&group.prefix, |_, group| group.listeners.are_none());
+                }
+            }
+        }
+    }
+
+    /// Runs `mark` on the topic while the map's guard is held, so that no `forget` comes between.
+    fn with(&self, name: &str, mark: impl Fn(&Topic)) -> Arc<Topic> {
+        if let Some(topic) = self.topics.get(name) {
+            mark(&topic);
+            return topic.clone();
+        }
+        let name: Arc<str> = name.into();
+        let topic = self.topics.entry(name.clone()).or_insert_with(|| {
+            let [lost, lost_ms] = lock(&self.dropped).lost(&name);
+            Arc::new(Topic::new(name, self.shards, lost, lost_ms))
+        });
+        mark(&topic);
+        topic.clone()
+    }
+
+    /// Drops those of the topics that are neither listened to nor hold events.
+    pub(super) fn forget(&self, candidates: Vec<Arc<Topic>>) {
+        for topic in candidates {
+            self.topics.remove_if(topic.name(), |_, topic| {
+                let unused = topic.is_unused();
+                if unused && topic.lost() > 0 {
+                    // Still under the map's guard: who makes the topic anew finds this.
+                    lock(&self.dropped).note(topic.name(), [topic.lost(), topic.lost_ms()]);
+                }
+                unused
+            });
+        }
+    }
+}

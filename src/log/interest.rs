@@ -1,0 +1,143 @@
+//! What a listener asked for: which topics, and of their events whose and which types.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::index::Group;
+use super::topic::Topic;
+use super::{Event, Log};
+
+/// What a listener asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Interest {
+    /// The topics.
+    pub scope: Scope,
+    /// What of them; all where absent, as it is for most.
+    pub filter: Option<Arc<Filter>>,
+}
+
+impl Interest {
+    /// Whether the event is one of those asked for.
+    pub(super) fn wants(&self, event: &Event) -> bool {
+        self.scope.contains(&event.topic) && self.filter.as_ref().is_none_or(|filter| filter.lets(event))
+    }
+}
+
+/// Which topics.
+#[derive(Debug, Clone)]
+pub enum Scope {
+    /// Every topic.
+    All,
+    /// These, sorted by address, none twice.
+    Some {
+        /// Topics by name.
+        topics: Box<[Arc<Topic>]>,
+        /// Topics by how their names begin.
+        groups: Box<[Arc<Group>]>,
+    },
+}
+
+impl Scope {
+    pub(super) fn contains(&self, topic: &Arc<Topic>) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Some { topics, groups } => {
+                topics.iter().any(|one| Arc::ptr_eq(one, topic)) || groups.iter().any(|group| group.contains(topic))
+            }
+        }
+    }
+}
+
+/// Topics and groups with listeners stay in the index, so equal names are equal addresses.
+impl PartialEq for Scope {
+    fn eq(&self, other: &Scope) -> bool {
+        fn same<T>(a: &[Arc<T>], b: &[Arc<T>]) -> bool {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        }
+        match (self, other) {
+            (Scope::All, Scope::All) => true,
+            (Scope::Some { topics, groups }, Scope::Some { topics: other_topics, groups: other_groups }) => {
+                same(topics, other_topics) && same(groups, other_groups)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Scope {}
+
+impl Hash for Scope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let Scope::Some { topics, groups } = self {
+            topics.iter().for_each(|topic| Arc::as_ptr(topic).hash(state));
+            groups.iter().for_each(|group| Arc::as_ptr(group).hash(state));
+        }
+    }
+}
+
+/// Which of its topics' events a listener gets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// Whose.
+    pub viewer: Viewer,
+    /// Of which types, sorted, none twice; all where there is none.
+    pub types: Box<[Box<str>]>,
+}
+
+/// Whose events a listener gets. Those that belong to nobody are public.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Viewer {
+    /// Everybody's.
+    All,
+    /// The public ones.
+    Public,
+    /// The public ones, and this user's.
+    Member(Arc<str>),
+    /// This user's.
+    Only(Arc<str>),
+}
+
+impl Filter {
+    pub(super) fn lets(&self, event: &Event) -> bool {
+        let owners = &event.owners;
+        let visible = match &self.viewer {
+            Viewer::All => true,
+            Viewer::Public => owners.is_public(),
+            Viewer::Member(user) => owners.is_public() || owners.contains(user),
+            Viewer::Only(user) => owners.contains(user),
+        };
+        visible && (self.types.is_empty() || self.types.iter().any(|kind| kind.as_bytes() == event.frame.kind()))
+    }
+}
+
+/// One listener's entry in the index; dropping it takes the entry back.
+#[derive(Debug)]
+pub struct Listening {
+    log: Arc<Log>,
+    interest: Option<Interest>,
+    shard: usize,
+}
+
+impl Listening {
+    pub(super) fn new(log: Arc<Log>, interest: Interest, shard: usize) -> Listening {
+        Listening { log, interest: Some(interest), shard }
+    }
+
+    /// What it listens to.
+    pub fn interest(&self) -> &Interest {
+        self.interest.as_ref().expect("the interest is there until it is handed over or dropped")
+    }
+
+    /// Gives the interest away, and with it the duty to call [`Log::leave`] once.
+    pub fn hand_over(mut self) -> Interest {
+        self.interest.take().expect("the interest is handed over once")
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(interest) = self.interest.take() {
+            self.log.leave(&interest, self.shard);
+        }
+    }
+}
