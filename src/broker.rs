@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::event::Draft;
-use crate::fanout::{Arrival, Fanout, FanoutConfig, Seat, Totals};
+use crate::fanout::{Arrival, Fanout, FanoutConfig, Kick, Listed, Puller, Seat, Session, Totals};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
 use crate::log::{Filter, Held, Listening, Log, LogConfig};
@@ -33,6 +33,8 @@ pub struct Subscription<'a> {
     pub client_id: &'a str,
     /// How its body is framed.
     pub framing: Framing,
+    /// Who listens, where that is to be kept.
+    pub session: Option<Box<Session>>,
 }
 
 /// Where a stream begins.
@@ -61,8 +63,19 @@ pub struct Admitted {
     cursor: u64,
     told: u64,
     limit: Option<u32>,
+    session: Option<Box<Session>>,
     /// The stream's first frames, on the wire.
     pub first: Vec<u8>,
+}
+
+impl Admitted {
+    /// What its shard gets: `head` is sent before its first frames.
+    fn arrival(self, head: Vec<u8>) -> (usize, Arrival) {
+        let Admitted { shard, listening, seat, framing, cursor, told, limit, session, first } = self;
+        let mut opening = head;
+        opening.extend_from_slice(&first);
+        (shard, Arrival { opening, listening, framing, cursor, told, limit, seat, session })
+    }
 }
 
 /// Why a stream was not let in.
@@ -117,13 +130,13 @@ impl Broker {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn subscribe(&self, asked: &Subscription<'_>, now: Now) -> Result<Admitted, Refused> {
+    pub fn subscribe(&self, asked: Subscription<'_>, now: Now) -> Result<Admitted, Refused> {
         if self.is_draining() {
             return Err(Refused::Draining);
         }
         let seat = self.fanout.take_seat().ok_or(Refused::Full)?;
         let shard = self.fanout.next_shard();
-        let listening = self.log.join(asked.topics, asked.filter.clone(), shard);
+        let listening = self.log.join(asked.topics, asked.filter, shard);
         // After joining: what is published from here on is after this head, or wakes the shard.
         let (cursor, told, gap) = self.place(asked.start, &listening, self.log.head());
 
@@ -142,7 +155,8 @@ impl Broker {
             let gap = frame::gap(requested, self.log.id(oldest), reason, now);
             first.extend_from_slice(gap.bytes(asked.framing));
         }
-        Ok(Admitted { shard, listening, seat, framing: asked.framing, cursor, told, limit: asked.limit, first })
+        let Subscription { framing, limit, session, .. } = asked;
+        Ok(Admitted { shard, listening, seat, framing, cursor, told, limit, session, first })
     }
 
     /// The cursor to start with, the losses that need no telling, and the gap to tell at once.
@@ -182,16 +196,40 @@ impl Broker {
     /// sent before them. Gives the stream's shard if the caller is to wake it, soon: there is nothing to do for the
     /// stream yet, but until then nobody watches its socket.
     pub fn open(&self, admitted: Admitted, socket: TcpStream, head: Vec<u8>) -> Option<usize> {
-        let Admitted { shard, listening, seat, framing, cursor, told, limit, first } = admitted;
-        let mut opening = head;
-        opening.extend_from_slice(&first);
-        let arrival = Arrival { socket, opening, sent: 0, listening, framing, cursor, told, limit, seat };
-        let all_sent = self.fanout.open(shard, arrival);
+        let (shard, arrival) = admitted.arrival(head);
+        let cursor = arrival.cursor;
+        let all_sent = self.fanout.open(shard, arrival, socket);
         if all_sent && cursor == self.log.head() {
             return Some(shard);
         }
         self.fanout.wake(shard);
         None
+    }
+
+    /// Opens an admitted stream whose bytes somebody else writes, taking them from what this gives.
+    pub fn pull(&self, admitted: Admitted) -> Puller {
+        let (shard, arrival) = admitted.arrival(Vec::new());
+        self.fanout.attach(shard, arrival, &self.log)
+    }
+
+    /// Up to `limit` of the streams that have a session, after one that was listed before; with each its shard.
+    pub async fn list(&self, after: Option<(usize, u32)>, limit: usize) -> Vec<(usize, Listed)> {
+        let (first, mut from) = after.map_or((0, 0), |(shard, key)| (shard, key.saturating_add(1)));
+        let mut listed = Vec::new();
+        for shard in first..self.fanout.shards() {
+            let page = self.fanout.list(shard, from, limit - listed.len()).await;
+            listed.extend(page.into_iter().map(|one| (shard, one)));
+            from = 0;
+            if listed.len() == limit {
+                break;
+            }
+        }
+        listed
+    }
+
+    /// Ends streams; gives how many.
+    pub async fn kick(&self, kick: &Kick) -> usize {
+        self.fanout.kick(kick).await
     }
 
     /// Wakes shards that were given streams.

@@ -1,7 +1,7 @@
 //! Wall-clock time, read once where a request or a tick begins and handed down from there.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
@@ -21,6 +21,11 @@ impl Now {
     /// A moment given in milliseconds since 1970, as the log keeps it.
     pub fn from_unix_ms(ms: u64) -> Now {
         Now { unix_ns: ms.saturating_mul(1_000_000) }
+    }
+
+    /// How long it is after `earlier`; nothing where it is before.
+    pub fn since(self, earlier: Now) -> Duration {
+        Duration::from_nanos(self.unix_ns.saturating_sub(earlier.unix_ns))
     }
 
     /// Nanoseconds since 1970.

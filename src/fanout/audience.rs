@@ -14,6 +14,8 @@ use crate::pattern;
 pub(super) struct Key {
     pub(super) interest: Interest,
     pub(super) framing: Framing,
+    /// Whether they pull.
+    pub(super) pulled: bool,
 }
 
 /// The streams of one key.

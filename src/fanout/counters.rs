@@ -58,6 +58,45 @@ impl Counters {
     }
 }
 
+/// What a shard's pulled streams count, each on a thread of its own.
+#[derive(Debug, Default)]
+pub(super) struct Pulled {
+    delivered: AtomicU64,
+    bytes: AtomicU64,
+    heartbeats: AtomicU64,
+    writes: AtomicU64,
+    gaps: AtomicU64,
+}
+
+impl Pulled {
+    pub(super) fn add_delivered(&self, events: u64) {
+        if events > 0 {
+            self.delivered.fetch_add(events, Relaxed);
+            self.writes.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn add_heartbeat(&self) {
+        self.heartbeats.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn add_gap(&self) {
+        self.gaps.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.delivered += self.delivered.load(Relaxed);
+        totals.bytes += self.bytes.load(Relaxed);
+        totals.heartbeats += self.heartbeats.load(Relaxed);
+        totals.writes += self.writes.load(Relaxed);
+        totals.gaps += self.gaps.load(Relaxed);
+    }
+}
+
 /// Adds to a counter that nobody else writes.
 pub(super) fn bump(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed) + n, Relaxed);

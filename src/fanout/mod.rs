@@ -1,11 +1,13 @@
 //! The fan-out: shard threads that own the streams' sockets and write to them what the log holds.
 //!
-//! Read in the order `latch` (how a shard is woken), `shard` (its loop), `audience` and `stream` (what it holds),
-//! `wheel` (how it keeps time).
+//! Read in the order `latch` (how a shard is woken), `shard` (its loop), `audience` and `stream` (what it holds), `pull`
+//! (streams that somebody else writes), `wheel` (how it keeps time), `session` (who listens).
 
 mod audience;
 mod counters;
 mod latch;
+mod pull;
+mod session;
 mod shard;
 mod stream;
 mod wheel;
@@ -24,12 +26,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::frame::{Framing, HeartbeatStyle};
-use crate::log::{Listening, Log};
+use crate::log::{Interest, Listening, Log};
 
-use counters::Counters;
 pub use counters::Totals;
+use counters::{Counters, Pulled};
 use latch::Latch;
+pub use pull::Puller;
+use pull::{Beginning, Pull};
+pub use session::{Kick, Listed, Session};
 pub use stream::CloseReason;
+use tokio::sync::oneshot;
 pub use wheel::Wheel;
 
 /// How the shards treat their streams.
@@ -52,12 +58,8 @@ pub struct FanoutConfig {
 /// A stream on its way from the HTTP side, which has read the request, to its shard, which writes everything.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The connection, non-blocking; nothing was written to it since the request.
-    pub socket: TcpStream,
     /// The response's head and the stream's first frames, as they go onto the wire.
     pub opening: Vec<u8>,
-    /// How much of that has gone.
-    pub sent: usize,
     /// What it asked for.
     pub listening: Listening,
     /// How its body is framed.
@@ -70,6 +72,8 @@ pub struct Arrival {
     pub limit: Option<u32>,
     /// Its place among the streams that the broker holds.
     pub seat: Seat,
+    /// Who listens.
+    pub session: Option<Box<Session>>,
 }
 
 /// The right to be one of the broker's streams; dropping it gives it back.
@@ -100,12 +104,22 @@ struct Link {
     latch: Latch,
     waker: mio::Waker,
     counters: Counters,
+    pulled: Pulled,
 }
 
 /// What a shard is told.
 #[derive(Debug)]
 enum Command {
-    Open(Arrival),
+    /// A stream whose socket the shard is to write to; so much of its opening is sent.
+    Open(Arrival, TcpStream, usize),
+    /// A stream that pulls.
+    Attach(Arc<Pull>, Interest, Seat, Option<Box<Session>>),
+    /// One of those has ended.
+    Gone(Arc<Pull>, CloseReason),
+    /// Tell of up to so many streams with a session, from this number on.
+    List(u32, usize, oneshot::Sender<Vec<Listed>>),
+    /// End these streams, and tell how many there were.
+    Kick(Kick, oneshot::Sender<usize>),
     /// End all streams, spread over this time; then stop.
     Drain(Duration),
 }
@@ -171,6 +185,7 @@ impl Fanout {
                 latch: Latch::new(),
                 waker: mio::Waker::new(poll.registry(), shard::WAKER)?,
                 counters: Counters::default(),
+                pulled: Pulled::default(),
             });
             let shard = shard::Shard::new(id, config.clone(), log.clone(), link.clone(), poll);
             let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || run(shard))?;
@@ -200,12 +215,51 @@ impl Fanout {
     /// Sends a stream's opening, as far as its socket takes it, and gives the stream to `shard`, the one its `listening`
     /// was registered for. The shard takes it in when it is woken next, for which the caller is to see by
     /// [`Fanout::wake`]: at once if this gives false, since then some of the opening is left.
-    pub fn open(&self, shard: usize, mut arrival: Arrival) -> bool {
+    pub fn open(&self, shard: usize, arrival: Arrival, mut socket: TcpStream) -> bool {
         // A broken connection is the shard's to find: it does so as soon as it watches it.
-        arrival.sent = arrival.socket.write(&arrival.opening).unwrap_or(0);
-        let all_sent = arrival.sent == arrival.opening.len();
-        self.links[shard].post(Command::Open(arrival));
+        let sent = socket.write(&arrival.opening).unwrap_or(0);
+        let all_sent = sent == arrival.opening.len();
+        self.links[shard].post(Command::Open(arrival, socket, sent));
         all_sent
+    }
+
+    /// Gives a stream to `shard` that somebody else writes: who gets the [`Puller`].
+    pub fn attach(&self, shard: usize, arrival: Arrival, log: &Arc<Log>) -> Puller {
+        let Arrival { opening, listening, framing: _, cursor, told, limit, seat, session } = arrival;
+        let link = &self.links[shard];
+        let interest = listening.hand_over();
+        let beginning = Beginning { interest: interest.clone(), first: opening.into(), cursor, told, limit };
+        let (puller, pull) = Puller::new(log.clone(), link.clone(), beginning);
+        link.post(Command::Attach(pull, interest, seat, session));
+        link.wake();
+        puller
+    }
+
+    /// Up to `limit` of a shard's streams that have a session, from the number `from` on.
+    pub async fn list(&self, shard: usize, from: u32, limit: usize) -> Vec<Listed> {
+        let (tell, told) = oneshot::channel();
+        let Some(link) = self.links.get(shard) else { return Vec::new() };
+        link.post(Command::List(from, limit, tell));
+        link.wake();
+        // A shard that has stopped has no streams.
+        told.await.unwrap_or_default()
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Ends streams; gives how many.
+    pub async fn kick(&self, kick: &Kick) -> usize {
+        let mut kicked = 0;
+        for link in &self.links {
+            let (tell, told) = oneshot::channel();
+            link.post(Command::Kick(kick.clone(), tell));
+            link.wake();
+            kicked += told.await.unwrap_or_default();
+        }
+        kicked
     }
 
     /// Wakes a shard, if it sleeps.
@@ -258,6 +312,7 @@ impl Fanout {
         let mut totals = Totals::default();
         for link in &self.links {
             link.counters.add_to(&mut totals);
+            link.pulled.add_to(&mut totals);
         }
         totals
     }

@@ -1,11 +1,15 @@
 //! One stream as its shard holds it: under 64 bytes while it is live.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mio::net::TcpStream;
 
 use super::Seat;
+use super::pull::Pull;
+use super::session::Session;
+use crate::clock::Now;
 
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,10 @@ pub enum CloseReason {
     LimitReached,
     /// The client sent data on a connection that had become a stream, more than is ignored.
     UnexpectedInput,
+    /// The token that it had been opened with has expired.
+    TokenExpired,
+    /// An operator ended it.
+    Kicked,
     /// The broker stops, and ended the stream in good order.
     Drained,
     /// The broker stops, and the stream could not be ended in good order in time.
@@ -30,13 +38,15 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [CloseReason; 8] = [
+    pub const ALL: [CloseReason; 10] = [
         CloseReason::ClientClosed,
         CloseReason::ConnectionReset,
         CloseReason::PeerTimeout,
         CloseReason::Stalled,
         CloseReason::LimitReached,
         CloseReason::UnexpectedInput,
+        CloseReason::TokenExpired,
+        CloseReason::Kicked,
         CloseReason::Drained,
         CloseReason::DrainDeadline,
     ];
@@ -50,6 +60,8 @@ impl CloseReason {
             CloseReason::Stalled => "stalled",
             CloseReason::LimitReached => "limit_reached",
             CloseReason::UnexpectedInput => "unexpected_input",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::Kicked => "kicked",
             CloseReason::Drained => "drained",
             CloseReason::DrainDeadline => "drain_deadline",
         }
@@ -66,7 +78,8 @@ impl CloseReason {
 /// A stream. What every delivery touches stands together in one cache line.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) socket: TcpStream,
+    /// A socket of the shard's own; none where somebody else does the writing.
+    pub(super) socket: Option<TcpStream>,
     pub(super) state: State,
     /// The audience it belongs to.
     pub(super) audience: u32,
@@ -82,10 +95,21 @@ pub(super) struct Stream {
     pub(super) watches_writable: bool,
     /// Its share of the bound on streams, given back with it.
     pub(super) _seat: Seat,
+    /// What most do not have.
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What few streams have.
+#[derive(Debug)]
+pub(super) struct More {
+    /// Who takes its bytes from the log and writes them; such a stream is live until it has ended.
+    pub(super) pull: Option<Arc<Pull>>,
+    /// Who listens, where there is something to know about that.
+    pub(super) session: Option<Box<Session>>,
 }
 
 /// Some of the memory for each stream that PERFORMANCE.md claims.
-const _: () = assert!(size_of::<Stream>() <= 64);
+const _: () = assert!(size_of::<Stream>() <= if cfg!(debug_assertions) { 80 } else { 56 });
 
 /// The `left` of a stream without `limit`.
 pub(super) const NO_LIMIT: u32 = u32::MAX;
@@ -114,6 +138,8 @@ pub(super) struct Replay {
     pub(super) blocked: bool,
     /// It is to end as soon as it is caught up, and to come back after so many milliseconds.
     pub(super) farewell_ms: Option<u64>,
+    /// It is to end as soon as no frame is begun.
+    pub(super) dismissed: Option<CloseReason>,
 }
 
 /// A stream's last bytes.
@@ -141,18 +167,45 @@ impl Stream {
         }
     }
 
-    /// One `send`: as much as the socket takes now.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Sent {
-        send(&mut self.socket, bytes)
+    /// One `send`: as much as the socket takes now. Who pulls is told that there is something to pull.
+    pub(super) fn send(&mut self, bytes: &[u8], now: u64) -> Sent {
+        match &mut self.socket {
+            Some(socket) => send(socket, bytes),
+            None => {
+                if let Some(pull) = self.pull() {
+                    pull.call(now);
+                }
+                Sent::Bytes(bytes.len())
+            }
+        }
+    }
+
+    pub(super) fn pull(&self) -> Option<&Arc<Pull>> {
+        self.more.as_ref()?.pull.as_ref()
+    }
+
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.more.as_ref()?.session.as_deref()
+    }
+
+    /// When it is to be dismissed because its token has expired, if that has not happened yet.
+    pub(super) fn expires(&self) -> Option<Now> {
+        let expires = self.session()?.expires?;
+        match &self.state {
+            State::Ended(_) => None,
+            State::Replay(replay) if replay.dismissed.is_some() => None,
+            State::Live { .. } | State::Replay(_) => Some(expires),
+        }
     }
 
     /// Reads away what the client sent: nothing is expected. Says whether and why the stream is over.
     pub(super) fn ignore_input(&mut self) -> Option<CloseReason> {
         /// A client may have pipelined a request or two behind the stream's; more than this it sends in bad faith.
         const IGNORED_MAX: u16 = 32 * 1024;
+        let Some(socket) = &mut self.socket else { return None };
         let mut buf = [0; 4096];
         loop {
-            match self.socket.read(&mut buf) {
+            match socket.read(&mut buf) {
                 Ok(0) => return Some(CloseReason::ClientClosed),
                 Ok(n) => {
                     self.ignored = self.ignored.saturating_add(n as u16);

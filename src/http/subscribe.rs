@@ -242,7 +242,7 @@ pub fn subscribe(
         _ => Framing::Plain,
     };
     let admitted = broker.subscribe(
-        &Subscription {
+        Subscription {
             topics: &asked.topics,
             filter,
             topics_text: &asked.topics_text,
@@ -250,6 +250,7 @@ pub fn subscribe(
             limit: asked.limit,
             client_id: &format!("{request_id}-{}", now.unix_ns()),
             framing,
+            session: None,
         },
         now,
     )?;

@@ -4,6 +4,8 @@ use std::mem;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::super::stream::{CloseReason, Ending, Replay, Sent, State, send};
 use super::Shard;
 use crate::clock::Now;
@@ -56,6 +58,9 @@ impl Shard {
     /// Ends a stream in good order: its body's end, then this side of the connection.
     pub(super) fn end(&mut self, key: u32, reason: CloseReason) {
         let Some(stream) = self.streams.get(key as usize) else { return };
+        if stream.pull().is_some() {
+            return self.release(key, reason, None);
+        }
         let Some(audience) = self.audiences.get(stream.audience) else { return };
         let framing = audience.key.framing;
         let mut rest = Vec::new();
@@ -71,13 +76,44 @@ impl Shard {
         self.send_ending(key);
     }
 
+    /// Ends a stream as soon as it is not in the middle of a frame, however far it has come.
+    pub(super) fn dismiss(&mut self, key: u32, reason: CloseReason) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        match &mut stream.state {
+            State::Ended(_) => {}
+            State::Replay(replay) if !replay.rest.is_empty() => {
+                replay.dismissed = Some(reason);
+                // Should its socket never take the rest, it stalls.
+                let stalled = self.now + self.ticker.ticks(self.config.stall_timeout);
+                self.wheel.schedule(key, stalled);
+            }
+            State::Live { .. } | State::Replay(_) => self.end(key, reason),
+        }
+    }
+
+    /// Has a stream that pulls end itself, for which it has as long as others have to take their last bytes.
+    fn release(&mut self, key: u32, reason: CloseReason, retry_ms: Option<u64>) {
+        self.leave_audience(key);
+        let until = self.now + self.ticker.ticks(self.config.stall_timeout);
+        let stream = &mut self.streams[key as usize];
+        let Some(pull) = stream.pull() else { return };
+        pull.end(self.now, reason, retry_ms);
+        stream.state = State::Ended(Box::new(Ending { rest: Bytes::new(), reason, until }));
+        match reason {
+            // It has not taken anything for as long already.
+            CloseReason::Stalled => self.close(key, reason),
+            _ => self.wheel.schedule(key, until),
+        }
+    }
+
     /// Sends what is left of a stream's end, then closes this side of the connection.
     pub(super) fn send_ending(&mut self, key: u32) {
         let stream = &mut self.streams[key as usize];
         let State::Ended(ending) = &mut stream.state else { return };
+        let Some(socket) = &mut stream.socket else { return };
         let mut rest = mem::take(&mut ending.rest);
         if !rest.is_empty() {
-            match send(&mut stream.socket, &rest) {
+            match send(socket, &rest) {
                 Sent::Bytes(sent) => rest = rest.slice(sent..),
                 Sent::Broken(reason) => return self.close(key, reason),
             }
@@ -86,7 +122,7 @@ impl Shard {
         ending.rest = rest;
         if sent_all {
             // An error means that the connection is gone already, which the poll tells as well.
-            let _ = stream.socket.shutdown(Shutdown::Write);
+            let _ = socket.shutdown(Shutdown::Write);
             ending.until = self.now + self.ticker.ticks(LINGER);
             self.wheel.schedule(key, ending.until);
         } else {
@@ -104,6 +140,10 @@ impl Shard {
             State::Ended(ending) => ending.reason,
             _ => reason,
         };
+        if let Some(pull) = stream.pull() {
+            pull.end(self.now, reason, None);
+            pull.set_key(None);
+        }
         self.link.counters.count_closed(reason);
         tracing::debug!(shard = self.id, stream = key, reason = reason.as_str(), "stream closed");
         self.ahead -= self.audiences.exit(stream.audience, |interest| self.log.leave(interest, self.id));
@@ -145,6 +185,9 @@ impl Shard {
         match &mut stream.state {
             State::Replay(replay) => replay.farewell_ms = Some(retry_ms),
             State::Ended(_) => {}
+            State::Live { .. } if stream.socket.is_none() => {
+                self.release(key, CloseReason::Drained, Some(retry_ms));
+            }
             State::Live { at } => {
                 let Some(audience) = self.audiences.get(stream.audience) else { return };
                 let cursor = audience.cursor(audience.had(*at), self.cursor);

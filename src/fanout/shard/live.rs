@@ -19,6 +19,8 @@ const PILE_MAX: usize = 256 * 1024;
 pub(super) struct Sweep {
     pub(super) audience: u32,
     framing: Framing,
+    /// Those who pull are told and not sent: their pile has events and no bytes.
+    pulled: bool,
     pile: Pile,
     /// Members below this place are still to be served in this lap. Counting down, a member that leaves is replaced
     /// by one that has been served already.
@@ -37,6 +39,10 @@ pub(super) enum Lap {
 impl Sweep {
     /// Adds an event to the pile; false if the pile is full.
     fn pile_up(&mut self, event: &Event) -> bool {
+        if self.pulled {
+            self.pile.push(&[]);
+            return true;
+        }
         let fits = self.pile.len() == 0 || self.pile.bytes.len() + event.frame.footprint() <= PILE_MAX;
         if fits {
             self.pile.push(event.frame.bytes(self.framing));
@@ -86,6 +92,7 @@ impl Shard {
             let mut sweep = Sweep {
                 audience: id,
                 framing: audience.key.framing,
+                pulled: audience.key.pulled,
                 pile: mem::take(&mut self.scratch.pile),
                 next: audience.members.len(),
                 lap: Lap::First { grown: false },
@@ -135,13 +142,15 @@ impl Shard {
             }
             let n = (sweep.pile.len() - had).min(stream.left as usize);
             let bytes = sweep.pile.frames(had, had + n);
-            match stream.send(bytes) {
+            match stream.send(bytes, self.now) {
                 Sent::Bytes(sent) if sent == bytes.len() => {
                     if let State::Live { at } = &mut stream.state {
                         *at = at.wrapping_add(n as u32);
                     }
                     stream.progress = self.now as u32;
-                    self.delivered(key, n, sent);
+                    if !sweep.pulled {
+                        self.delivered(key, n, sent);
+                    }
                 }
                 Sent::Bytes(sent) => self.stall(key, sweep, had, sent),
                 Sent::Broken(reason) => self.close(key, reason),

@@ -39,11 +39,12 @@ use slab::Slab;
 
 use super::audience::{Audiences, Key};
 use super::counters::bump;
-use super::stream::{NO_LIMIT, Replay, State, Stream};
+use super::pull::Pull;
+use super::stream::{CloseReason, More, NO_LIMIT, Replay, State, Stream};
 use super::wheel::Wheel;
-use super::{Arrival, Command, FanoutConfig, Link};
-use crate::frame::Frame;
-use crate::log::{Event, Log};
+use super::{Arrival, Command, FanoutConfig, Kick, Link, Listed, Seat, Session};
+use crate::frame::{Frame, Framing};
+use crate::log::{Event, Interest, Log};
 
 use ending::{DRAIN_STEP, Drain};
 use live::Sweep;
@@ -257,6 +258,13 @@ impl Shard {
         let mut events = mem::take(&mut self.scratch.events);
         for id in self.audiences.ids() {
             let Some(audience) = self.audiences.get(id) else { continue };
+            if audience.key.pulled {
+                // They read for themselves.
+                for &key in &audience.members {
+                    self.streams[key as usize].send(&[], self.now);
+                }
+                continue;
+            }
             let read = self.log.read(&audience.key.interest, self.cursor, head, READ_MAX, &mut events);
             let room = self.ahead < AHEAD_MAX && self.ahead_bytes < AHEAD_BYTES_MAX;
             if read.lost.is_none() && read.cursor == head && room {
@@ -303,15 +311,24 @@ impl Shard {
         // A crowd of newcomers does not keep those who are here waiting.
         for _ in 0..SLICE {
             match self.inbox.pop_front() {
-                Some(Command::Open(arrival)) => self.open(arrival),
+                Some(Command::Open(arrival, socket, sent)) => self.open(arrival, socket, sent),
+                Some(Command::Attach(pull, interest, seat, session)) => self.attach(pull, interest, seat, session),
+                Some(Command::Gone(pull, reason)) => {
+                    if let Some(key) = pull.key() {
+                        self.close(key, reason);
+                    }
+                }
+                // Who does not wait for the answer any more does not need it.
+                Some(Command::List(from, limit, tell)) => drop(tell.send(self.list(from, limit))),
+                Some(Command::Kick(kick, tell)) => drop(tell.send(self.kick(&kick))),
                 Some(Command::Drain(grace)) => self.begin_drain(grace),
                 None => break,
             }
         }
     }
 
-    fn open(&mut self, arrival: Arrival) {
-        let Arrival { socket, opening, sent, listening, framing, cursor, told, limit, seat } = arrival;
+    fn open(&mut self, arrival: Arrival, socket: std::net::TcpStream, sent: usize) {
+        let Arrival { opening, listening, framing, cursor, told, limit, seat, session } = arrival;
         let entry = self.streams.vacant_entry();
         let key = entry.key() as u32;
         let mut socket = TcpStream::from_std(socket);
@@ -320,12 +337,12 @@ impl Shard {
             tracing::error!(%error, shard = self.id, "cannot watch a stream's socket");
             return;
         }
-        let audience = self.audiences.enter(Key { interest: listening.hand_over(), framing });
+        let audience = self.audiences.enter(Key { interest: listening.hand_over(), framing, pulled: false });
         bump(&self.link.counters.bytes, sent as u64);
         let rest = if sent < opening.len() { Bytes::from(opening).slice(sent..) } else { Bytes::new() };
         let replay = Replay { cursor, told, rest, ..Replay::default() };
         entry.insert(Stream {
-            socket,
+            socket: Some(socket),
             state: State::Replay(Box::new(replay)),
             audience,
             place: 0,
@@ -334,6 +351,7 @@ impl Shard {
             ignored: 0,
             watches_writable: false,
             _seat: seat,
+            more: session.map(|session| Box::new(More { pull: None, session: Some(session) })),
         });
         bump(&self.link.counters.opened, 1);
         if cursor > self.cursor {
@@ -345,6 +363,58 @@ impl Shard {
             drain.join(key);
         }
         self.replay(key);
+    }
+
+    /// Takes in a stream that pulls. It begins at a cursor of its own: here it only needs to be told of what comes.
+    fn attach(&mut self, pull: Arc<Pull>, interest: Interest, seat: Seat, session: Option<Box<Session>>) {
+        let audience = self.audiences.enter(Key { interest, framing: Framing::Plain, pulled: true });
+        let entry = self.streams.vacant_entry();
+        let key = entry.key() as u32;
+        let Some(members) = self.audiences.get_mut(audience) else { return };
+        let (at, place) = (members.end(), members.members.len() as u32);
+        members.members.push(key);
+        pull.set_key(Some(key));
+        // What came before it was here has gone past it.
+        pull.call(self.now);
+        entry.insert(Stream {
+            socket: None,
+            state: State::Live { at },
+            audience,
+            place,
+            progress: self.now as u32,
+            left: NO_LIMIT,
+            ignored: 0,
+            watches_writable: false,
+            _seat: seat,
+            more: Some(Box::new(More { pull: Some(pull), session })),
+        });
+        bump(&self.link.counters.opened, 1);
+        self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+        if let Some(drain) = &mut self.drain {
+            drain.join(key);
+        }
+    }
+
+    // ---- operators
+
+    fn list(&self, from: u32, limit: usize) -> Vec<Listed> {
+        let end = self.streams.iter().next_back().map_or(0, |(key, _)| key as u32 + 1);
+        let known = (from..end).filter_map(|key| {
+            let stream = self.streams.get(key as usize)?;
+            Some(stream.session()?.listed(key))
+        });
+        known.take(limit).collect()
+    }
+
+    fn kick(&mut self, kick: &Kick) -> usize {
+        let meant = self.streams.iter().filter(|(_, stream)| {
+            !matches!(stream.state, State::Ended(_)) && stream.session().is_some_and(|one| kick.means(one))
+        });
+        let keys: Vec<u32> = meant.map(|(key, _)| key as u32).collect();
+        for &key in &keys {
+            self.dismiss(key, CloseReason::Kicked);
+        }
+        keys.len()
     }
 
     // ---- the work, in slices

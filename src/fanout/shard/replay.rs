@@ -36,7 +36,7 @@ impl Shard {
         }
         let rest = mem::take(&mut replay.rest);
         if !rest.is_empty() {
-            match stream.send(&rest) {
+            match stream.send(&rest, self.now) {
                 Sent::Bytes(sent) => {
                     bump(&self.link.counters.bytes, sent as u64);
                     if sent > 0 {
@@ -49,6 +49,11 @@ impl Shard {
                 }
                 Sent::Broken(reason) => return self.close(key, reason),
             }
+        }
+        if let State::Replay(replay) = &stream.state
+            && let Some(reason) = replay.dismissed
+        {
+            return self.end(key, reason);
         }
         if stream.left == 0 {
             return self.end(key, CloseReason::LimitReached);
@@ -88,7 +93,7 @@ impl Shard {
             pile.push(event.frame.bytes(framing));
         }
         let piled = pile.len() - gaps;
-        let sent = if pile.len() > 0 { stream.send(&pile.bytes) } else { Sent::Bytes(0) };
+        let sent = if pile.len() > 0 { stream.send(&pile.bytes, self.now) } else { Sent::Bytes(0) };
         let outcome = match sent {
             Sent::Bytes(sent) => Ok((sent, sent == pile.bytes.len(), pile.split(0, sent))),
             Sent::Broken(reason) => Err(reason),
@@ -142,7 +147,7 @@ impl Shard {
         stream.state = State::Live { at: audience.end() };
         stream.place = audience.members.len() as u32;
         audience.members.push(key);
-        self.wheel.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+        self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
     }
 
     /// The stream's socket is full: it waits for room, but not for ever.
@@ -154,11 +159,12 @@ impl Shard {
         if !stream.watches_writable {
             stream.watches_writable = true;
             let both = Readiness::READABLE | Readiness::WRITABLE;
-            if let Err(error) = self.poll.registry().reregister(&mut stream.socket, Token(key as usize), both) {
+            let Some(socket) = &mut stream.socket else { return };
+            if let Err(error) = self.poll.registry().reregister(socket, Token(key as usize), both) {
                 tracing::error!(%error, shard = self.id, "cannot watch a stream's socket for room");
                 return self.close(key, CloseReason::ConnectionReset);
             }
         }
-        self.wheel.schedule(key, self.now + self.ticker.ticks(self.config.stall_timeout));
+        self.schedule(key, self.now + self.ticker.ticks(self.config.stall_timeout));
     }
 }

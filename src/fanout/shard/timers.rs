@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::counters::bump;
-use super::super::stream::{CloseReason, Replay, Sent, State};
+use super::super::stream::{CloseReason, Replay, Sent, State, Stream};
 use super::Shard;
 use crate::clock::Now;
 use crate::frame;
@@ -55,8 +55,30 @@ impl Shard {
         calls
     }
 
+    /// Calls on the stream at this tick, or when its time to listen is over if that is before.
+    pub(super) fn schedule(&mut self, key: u32, tick: u64) {
+        let tick = match self.streams.get(key as usize).and_then(Stream::expires) {
+            Some(expires) => tick.min(self.now + self.ticker.ticks(expires.since(Now::read()))),
+            None => tick,
+        };
+        self.wheel.schedule(key, tick);
+    }
+
     fn call(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        if stream.expires().is_some_and(|expires| expires <= Now::read()) {
+            return self.dismiss(key, CloseReason::TokenExpired);
+        }
+        if let Some(pull) = stream.pull()
+            && let State::Live { .. } = stream.state
+            && let Some(since) = pull.silent_since()
+        {
+            let until = since + self.ticker.ticks(self.config.stall_timeout);
+            return match self.now >= until {
+                true => self.dismiss(key, CloseReason::Stalled),
+                false => self.schedule(key, until),
+            };
+        }
         let idle = u64::from((self.now as u32).wrapping_sub(stream.progress));
         let patience = match &stream.state {
             State::Live { .. } => self.ticker.ticks(self.config.heartbeat),
@@ -68,12 +90,12 @@ impl Shard {
             }
         };
         if idle < patience {
-            return self.wheel.schedule(key, self.now + patience - idle);
+            return self.schedule(key, self.now + patience - idle);
         }
         match &stream.state {
             State::Replay(replay) if replay.blocked => self.close(key, CloseReason::Stalled),
             // It waits for its turn, not for its socket.
-            State::Replay(_) => self.wheel.schedule(key, self.now + patience),
+            State::Replay(_) => self.schedule(key, self.now + patience),
             _ => self.send_heartbeat(key),
         }
     }
@@ -88,16 +110,21 @@ impl Shard {
             }
         };
         let stream = &mut self.streams[key as usize];
+        if let Some(pull) = stream.pull() {
+            pull.beat(self.now, frame);
+            stream.progress = self.now as u32;
+            return self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+        }
         let State::Live { at } = stream.state else { return };
         let Some(audience) = self.audiences.get(stream.audience) else { return };
         let framing = audience.key.framing;
         let bytes = frame.bytes(framing);
-        match stream.send(bytes) {
+        match stream.send(bytes, self.now) {
             Sent::Bytes(sent) if sent == bytes.len() => {
                 stream.progress = self.now as u32;
                 bump(&self.link.counters.heartbeats, 1);
                 bump(&self.link.counters.bytes, sent as u64);
-                self.wheel.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+                self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
             }
             Sent::Bytes(sent) => {
                 let cursor = audience.cursor(audience.had(at), self.cursor);

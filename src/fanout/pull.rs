@@ -1,0 +1,257 @@
+//! Streams that pull: those over TLS and HTTP/2, where somebody else does the writing. A [`Puller`] reads the log by its
+//! own cursor whenever its carrier has room; its shard keeps time for it and tells it that there is more to read, as it
+//! sends to the others. So a stalled one waits on its carrier's flow control alone, and holds nothing but its cursor.
+//!
+//! A wake is only a hint. The puller leaves its waker first and looks at the log afterwards; an event that it did not see
+//! there is found by its shard later, which then finds the waker.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::stream::{CloseReason, NO_LIMIT};
+use super::{Command, Link};
+use crate::clock::Now;
+use crate::frame::{self, Frame, Framing, GapReason};
+use crate::log::{Event, Interest, Log, Read};
+
+/// What one pull gives at the most, in bytes (or one frame, if that is larger): a frame of HTTP/2, or a record of TLS.
+const PULL_MAX: usize = 16 * 1024;
+
+/// Events read from the log at a time.
+const READ_MAX: usize = 64;
+
+/// Reads that find nothing, before others have a turn.
+const SEARCHES: usize = 16;
+
+/// What a puller and its shard share.
+#[derive(Debug)]
+pub(super) struct Pull {
+    /// Its number in the shard, once it has one, and as long as.
+    key: AtomicU32,
+    signals: Mutex<Signals>,
+}
+
+const NO_KEY: u32 = u32::MAX;
+
+#[derive(Debug, Default)]
+struct Signals {
+    waker: Option<Waker>,
+    /// The tick of the first wake that was not answered yet.
+    called: Option<u64>,
+    heartbeat: Option<Frame>,
+    end: Option<End>,
+}
+
+/// How it is to end: for what reason, and when the client is to come back, if that is to be said.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    reason: CloseReason,
+    retry_ms: Option<u64>,
+}
+
+impl Pull {
+    fn new() -> Arc<Pull> {
+        Arc::new(Pull { key: AtomicU32::new(NO_KEY), signals: Mutex::default() })
+    }
+
+    pub(super) fn set_key(&self, key: Option<u32>) {
+        self.key.store(key.unwrap_or(NO_KEY), Relaxed);
+    }
+
+    pub(super) fn key(&self) -> Option<u32> {
+        Some(self.key.load(Relaxed)).filter(|key| *key != NO_KEY)
+    }
+
+    /// There is more to read.
+    pub(super) fn call(&self, now: u64) {
+        self.signal(now, |_| {});
+    }
+
+    /// A heartbeat is due.
+    pub(super) fn beat(&self, now: u64, frame: Frame) {
+        self.signal(now, |signals| signals.heartbeat = Some(frame));
+    }
+
+    /// It is to end.
+    pub(super) fn end(&self, now: u64, reason: CloseReason, retry_ms: Option<u64>) {
+        self.signal(now, |signals| {
+            signals.end.get_or_insert(End { reason, retry_ms });
+        });
+    }
+
+    /// Since when it has not answered.
+    pub(super) fn silent_since(&self) -> Option<u64> {
+        self.signals().called
+    }
+
+    fn signal(&self, now: u64, note: impl FnOnce(&mut Signals)) {
+        let mut signals = self.signals();
+        note(&mut signals);
+        signals.called.get_or_insert(now);
+        let waker = signals.waker.take();
+        drop(signals);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn signals(&self) -> MutexGuard<'_, Signals> {
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream's body, for whoever writes it. Dropping it ends the stream.
+#[derive(Debug)]
+pub struct Puller {
+    log: Arc<Log>,
+    link: Arc<Link>,
+    pull: Arc<Pull>,
+    interest: Interest,
+    /// The stream's first frames, as long as they were not taken.
+    first: Bytes,
+    cursor: u64,
+    told: u64,
+    left: u32,
+    ended: Option<CloseReason>,
+}
+
+/// With what a puller begins.
+pub(super) struct Beginning {
+    pub(super) interest: Interest,
+    pub(super) first: Bytes,
+    pub(super) cursor: u64,
+    pub(super) told: u64,
+    pub(super) limit: Option<u32>,
+}
+
+impl Puller {
+    pub(super) fn new(log: Arc<Log>, link: Arc<Link>, beginning: Beginning) -> (Puller, Arc<Pull>) {
+        let Beginning { interest, first, cursor, told, limit } = beginning;
+        let (pull, left) = (Pull::new(), limit.unwrap_or(NO_LIMIT));
+        let shared = pull.clone();
+        (Puller { log, link, pull, interest, first, cursor, told, left, ended: None }, shared)
+    }
+
+    /// The next bytes of the stream; `None` at its end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.ended.is_some() {
+            return Poll::Ready(None);
+        }
+        let (heartbeat, end) = self.answer(cx);
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            return self.give(first);
+        }
+        if self.left == 0 {
+            return self.finish(CloseReason::LimitReached);
+        }
+        // A stream that drains gets first what was published; one whose right to listen has ended does not.
+        if let Some(end) = end.filter(|end| end.reason != CloseReason::Drained) {
+            return self.finish(end.reason);
+        }
+        let mut events = Vec::new();
+        for _ in 0..SEARCHES {
+            let head = self.log.head();
+            let max = READ_MAX.min(self.left as usize);
+            let read = self.log.read(&self.interest, self.cursor, head, max, &mut events);
+            if let Some(bytes) = self.encode(&events, read) {
+                return self.give(bytes);
+            }
+            self.cursor = read.cursor;
+            if self.cursor >= head {
+                return match (end, heartbeat) {
+                    (Some(End { reason, retry_ms }), _) => {
+                        self.ended = Some(reason);
+                        match retry_ms {
+                            Some(retry_ms) => {
+                                self.give(frame::farewell(retry_ms, Now::read()).share(Framing::Plain, 0))
+                            }
+                            None => Poll::Ready(None),
+                        }
+                    }
+                    (None, Some(frame)) => {
+                        self.link.pulled.add_heartbeat();
+                        self.give(frame.share(Framing::Plain, 0))
+                    }
+                    (None, None) => Poll::Pending,
+                };
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Leaves the waker, and takes what was signalled.
+    fn answer(&mut self, cx: &Context<'_>) -> (Option<Frame>, Option<End>) {
+        let mut signals = self.pull.signals();
+        signals.called = None;
+        match &mut signals.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        (signals.heartbeat.take(), signals.end)
+    }
+
+    fn give(&self, bytes: Bytes) -> Poll<Option<Bytes>> {
+        self.link.pulled.add_bytes(bytes.len() as u64);
+        Poll::Ready(Some(bytes))
+    }
+
+    fn finish(&mut self, reason: CloseReason) -> Poll<Option<Bytes>> {
+        self.ended = Some(reason);
+        Poll::Ready(None)
+    }
+
+    /// The bytes for what was read, as far as they fit into one pull; moves the cursor behind them.
+    fn encode(&mut self, events: &[Arc<Event>], read: Read) -> Option<Bytes> {
+        let gap = read.lost.filter(|&lost| lost > self.told).map(|lost| {
+            self.told = lost;
+            self.link.pulled.add_gap();
+            let requested = self.log.id(self.cursor).to_string();
+            let oldest = self.log.id(events.first().map_or(self.log.head(), |event| event.seq));
+            frame::gap(&requested, oldest, GapReason::Evicted, Now::read())
+        });
+        let frames = gap.iter().chain(events.iter().map(|event| &event.frame));
+        let (mut taken, mut size) = (0, 0);
+        for frame in frames.clone() {
+            let length = frame.bytes(Framing::Plain).len();
+            if taken > 0 && size + length > PULL_MAX {
+                break;
+            }
+            (taken, size) = (taken + 1, size + length);
+        }
+        let bytes = match taken {
+            0 => return None,
+            // Shared, not copied.
+            1 => frames.clone().next().map(|frame| frame.share(Framing::Plain, 0)),
+            _ => {
+                let mut bytes = BytesMut::with_capacity(size);
+                frames.take(taken).for_each(|frame| bytes.extend_from_slice(frame.bytes(Framing::Plain)));
+                Some(bytes.freeze())
+            }
+        };
+        let delivered = taken - usize::from(gap.is_some());
+        if delivered == events.len() {
+            self.cursor = read.cursor;
+        } else if delivered > 0 {
+            self.cursor = events[delivered - 1].seq;
+        }
+        if self.left != NO_LIMIT {
+            self.left -= delivered as u32;
+        }
+        self.link.pulled.add_delivered(delivered as u64);
+        bytes
+    }
+}
+
+impl Drop for Puller {
+    fn drop(&mut self) {
+        // Who ends it without having been told to is the client.
+        let reason = self.ended.unwrap_or(CloseReason::ClientClosed);
+        self.link.post(Command::Gone(self.pull.clone(), reason));
+        self.link.wake();
+    }
+}

@@ -1,0 +1,86 @@
+//! Who listens: kept for a stream only where a token was shown, or an operator may ask.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::Now;
+
+/// What is known of a stream's listener.
+#[derive(Debug)]
+pub struct Session {
+    /// The stream's name, as its `connected` event says it.
+    pub client_id: Box<str>,
+    /// The user whose events it may see.
+    pub user: Option<Arc<str>>,
+    /// The name of the token that it was opened with.
+    pub token: Option<Arc<str>>,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+    /// The topics as they were asked for.
+    pub topics: Box<str>,
+    /// When it was opened.
+    pub since: Now,
+    /// When it is to end.
+    pub expires: Option<Now>,
+    /// What is to be given back when it ends, whatever that is.
+    pub kept: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// A stream in a list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its number in its shard.
+    pub key: u32,
+    /// Its name, user, token's name, address, topics.
+    pub client_id: Box<str>,
+    /// The user whose events it may see.
+    pub user: Option<Arc<str>>,
+    /// The name of the token that it was opened with.
+    pub token: Option<Arc<str>>,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+    /// The topics as they were asked for.
+    pub topics: Box<str>,
+    /// When it was opened.
+    pub since: Now,
+    /// When it is to end.
+    pub expires: Option<Now>,
+}
+
+impl Session {
+    pub(super) fn listed(&self, key: u32) -> Listed {
+        let Session { client_id, user, token, address, topics, since, expires, kept: _ } = self;
+        Listed {
+            key,
+            client_id: client_id.clone(),
+            user: user.clone(),
+            token: token.clone(),
+            address: *address,
+            topics: topics.clone(),
+            since: *since,
+            expires: *expires,
+        }
+    }
+}
+
+/// Whose streams an operator ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kick {
+    /// All of a user's.
+    User(Arc<str>),
+    /// All that were opened with the token of this name.
+    Token(Arc<str>),
+    /// The one of this name.
+    Client(Arc<str>),
+}
+
+impl Kick {
+    pub(super) fn means(&self, session: &Session) -> bool {
+        match self {
+            Kick::User(user) => session.user.as_ref() == Some(user),
+            Kick::Token(token) => session.token.as_ref() == Some(token),
+            Kick::Client(client) => *session.client_id == **client,
+        }
+    }
+}
