@@ -185,7 +185,7 @@ settings! {
     /// A stream whose client takes nothing for this long is closed [default: 60s].
     #[arg(long, env = "FANFARE_STALL_TIMEOUT", value_name = "SPAN")]
     stall_timeout: Span,
-    /// A connection whose peer acknowledges nothing for this long is closed (TCP_USER_TIMEOUT) [default: 60s].
+    /// A connection whose peer acknowledges nothing for this long is closed (TCP_USER_TIMEOUT, HTTP/2 pings) [default: 60s].
     #[arg(long, env = "FANFARE_PEER_TIMEOUT", value_name = "SPAN")]
     peer_timeout: Span,
     /// The kernel's send buffer for a connection (SO_SNDBUF); 0 leaves it to the kernel [default: 64KiB].
@@ -215,6 +215,9 @@ settings! {
     /// Events in one batch [default: 10000].
     #[arg(long, env = "FANFARE_MAX_BATCH", value_name = "N", value_parser = whole_number)]
     max_batch: usize,
+    /// Requests and streams at a time on one HTTP/2 connection [default: 256].
+    #[arg(long, env = "FANFARE_HTTP2_STREAMS", value_name = "N", value_parser = whole_number)]
+    http2_streams: usize,
     /// A request's head [default: 16KiB].
     #[arg(long, env = "FANFARE_MAX_HEAD", value_name = "BYTES")]
     max_head: Bytes,
@@ -305,6 +308,7 @@ impl Config {
         let listen = settings.listen.map(|Address(address)| address).or(nivo.service_port.map(dual_stack));
         let production = nivo.environment.as_deref() == Some("production");
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
+        let peer_timeout = span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?;
         let log = LogConfig::default();
         Ok(Config {
             listen: listen.unwrap_or(([127, 0, 0, 1], 8000).into()),
@@ -339,12 +343,13 @@ impl Config {
                 idle_timeout: span("idle-timeout", settings.idle_timeout, Duration::from_secs(75))?,
                 exchange_timeout: body_timeout + Duration::from_secs(20),
                 max_head: bytes("max-head", settings.max_head, 16 << 10, 1 << 10, 1 << 20)?,
+                max_concurrent_streams: count("http2-streams", settings.http2_streams, 256, 1, 1 << 20)? as u32,
+                ping_interval: peer_timeout / 2,
             },
             socket: SocketConfig {
                 send_buffer: bytes("send-buffer", settings.send_buffer, 64 << 10, 0, 1 << 30)?,
                 // The kernel counts it in milliseconds, in 31 bits.
-                peer_timeout: span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?
-                    .min(Duration::from_millis(i32::MAX as u64)),
+                peer_timeout: peer_timeout.min(Duration::from_millis(i32::MAX as u64)),
             },
         })
     }

@@ -23,10 +23,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ServerConfig;
-use super::service::{Outcome, Service};
+use super::carried::{self, PREFACE, Protocol};
+use super::service::{Outcome, Peer, Service};
 use crate::http::reply::Reply;
 use crate::http::subscribe::Opening;
 
@@ -34,12 +36,18 @@ use crate::http::subscribe::Opening;
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// How long, and for how many bytes, a connection that is over reads away what its client still sends.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_MAX: usize = 16 << 20;
 
 /// Serves a connection to its end, or until it has become a stream; gives the shard that the stream went to, if the
 /// caller is to wake it soon.
-pub(super) async fn serve(mut socket: Socket, config: Arc<ServerConfig>, service: Arc<Service>) -> Option<usize> {
+pub(super) async fn serve(
+    mut socket: Socket,
+    permit: OwnedSemaphorePermit,
+    peer: Peer,
+    config: Arc<ServerConfig>,
+    service: Arc<Service>,
+) -> Option<usize> {
     // hyper's buffers are made only for those who speak: a flood of silent connections costs no more than sockets.
     let first = match timeout(config.head_timeout, socket.first_bytes()).await {
         Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
@@ -49,9 +57,15 @@ pub(super) async fn serve(mut socket: Socket, config: Arc<ServerConfig>, service
             return None;
         }
     };
+    let speaks_http2 = PREFACE.starts_with(&first[..first.len().min(PREFACE.len())]);
     let carrier = Carrier { socket, first, seen: Arc::default(), service: service.clone() };
+    if speaks_http2 {
+        let peer = Peer { pulls: true, ..peer };
+        carried::serve(carrier, Protocol::Http2, peer, permit, &config, service).await;
+        return None;
+    }
     let seen = carrier.seen.clone();
-    let exchange = Exchange { service: service.clone(), seen: seen.clone() };
+    let exchange = Exchange { service: service.clone(), peer, seen: seen.clone() };
     let mut connection = http1::Builder::new()
         .max_header_size(config.max_head)
         .max_buf_size(config.max_head.max(8192))
@@ -71,7 +85,10 @@ pub(super) async fn serve(mut socket: Socket, config: Arc<ServerConfig>, service
             // Bytes behind the request are dropped with hyper's buffer: a stream answers nothing else.
             let socket = connection.into_parts().io.socket;
             match socket.into_std() {
-                Ok(socket) => return service.broker.open(opening.admitted, socket, opening.head),
+                Ok(socket) => {
+                    let head = opening.head();
+                    return service.broker.open(opening.admitted, socket, head);
+                }
                 Err(error) => tracing::error!(%error, "cannot take a socket over"),
             }
         }
@@ -191,6 +208,7 @@ impl Seen {
 /// The service as hyper sees it, one for each connection.
 struct Exchange {
     service: Arc<Service>,
+    peer: Peer,
     seen: Arc<Seen>,
 }
 
@@ -202,15 +220,7 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
     fn call(&self, request: Request<Incoming>) -> Answer {
         self.seen.enter(Phase::Exchange);
         self.service.counts.exchanges.fetch_add(1, Relaxed);
-        let outcome = match self.service.route(request) {
-            Outcome::Stream(opening) => {
-                *self.seen.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
-                self.seen.has_opening.store(true, Relaxed);
-                None
-            }
-            other => Some(other),
-        };
-        Answer { outcome, seen: self.seen.clone() }
+        Answer { outcome: Some(self.service.route(request, &self.peer)), seen: self.seen.clone() }
     }
 }
 
@@ -224,19 +234,26 @@ impl Future for Answer {
     type Output = Result<Reply, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let reply = match self.outcome.take() {
-            Some(Outcome::Reply(reply)) => reply,
-            Some(Outcome::Later(mut later)) => match later.as_mut().poll(cx) {
-                Poll::Ready(reply) => reply,
-                Poll::Pending => {
-                    self.outcome = Some(Outcome::Later(later));
-                    return Poll::Pending;
+        loop {
+            match self.outcome.take() {
+                Some(Outcome::Reply(reply)) => {
+                    self.seen.enter(Phase::Answered);
+                    return Poll::Ready(Ok(reply));
                 }
-            },
-            Some(Outcome::Stream(_)) | None => return Poll::Pending,
-        };
-        self.seen.enter(Phase::Answered);
-        Poll::Ready(Ok(reply))
+                Some(Outcome::Later(mut later)) => match later.as_mut().poll(cx) {
+                    Poll::Ready(outcome) => self.outcome = Some(outcome),
+                    Poll::Pending => {
+                        self.outcome = Some(Outcome::Later(later));
+                        return Poll::Pending;
+                    }
+                },
+                Some(Outcome::Stream(opening)) => {
+                    *self.seen.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
+                    self.seen.has_opening.store(true, Relaxed);
+                }
+                None => return Poll::Pending,
+            }
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Connections: accepting them, reading requests off them with hyper, and taking those over that become streams.
 
+mod carried;
 mod connection;
 mod service;
 mod socket;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,12 +15,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use connection::Socket;
+use service::Peer;
 pub use service::Service;
 pub use socket::{SocketConfig, bind, dual_stack};
 
@@ -35,6 +38,10 @@ pub struct ServerConfig {
     pub exchange_timeout: Duration,
     /// A head's size in bytes.
     pub max_head: usize,
+    /// Requests and streams at a time on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// How often an HTTP/2 peer is asked whether it is there, and how long it may take to answer.
+    pub ping_interval: Duration,
 }
 
 /// What the accepting side counts.
@@ -67,16 +74,17 @@ pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Se
         let permit = wakes.meanwhile(&service, room.clone().acquire_owned()).await;
         let Ok(permit) = permit else { return };
         let mut next = match wakes.meanwhile(&service, listener.accept()).await {
-            Ok((socket, _)) => Some((Socket::watched(socket), permit)),
+            Ok((socket, address)) => Some((Socket::watched(socket), address.ip(), permit)),
             Err(error) => {
                 wakes.meanwhile(&service, back_off(&error, &service.counts)).await;
                 None
             }
         };
         let mut accepted = 0;
-        while let Some((socket, permit)) = next {
+        while let Some((socket, address, permit)) = next {
             accepted += 1;
-            if let Some(shard) = begin(socket, permit, &config, &service).await {
+            let peer = Peer { address: address.to_canonical(), secure: false, pulls: false };
+            if let Some(shard) = begin(socket, permit, peer, &config, &service).await {
                 wakes.note(shard);
             }
             next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
@@ -87,10 +95,11 @@ pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Se
 
 /// One more connection, if one waits and there is room for it. It is taken past tokio, which need not know of it yet;
 /// should this fail, the next regular accept fails in the same way and sees to it.
-fn another(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Socket, OwnedSemaphorePermit)> {
+fn another(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Socket, IpAddr, OwnedSemaphorePermit)> {
     let permit = room.clone().try_acquire_owned().ok()?;
-    let socket = accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).ok()?;
-    Some((Socket::fresh(socket.into()), permit))
+    let (socket, address) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).ok()?;
+    let address = SocketAddr::try_from(address?).ok()?;
+    Some((Socket::fresh(socket.into()), address.ip(), permit))
 }
 
 /// Serves a connection as far as it goes without waiting, which for a stream is all the way, and gives the shard that
@@ -98,10 +107,11 @@ fn another(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Socket, Own
 async fn begin(
     socket: Socket,
     permit: OwnedSemaphorePermit,
+    peer: Peer,
     config: &Arc<ServerConfig>,
     service: &Arc<Service>,
 ) -> Option<usize> {
-    let mut serving = Box::pin(connection::serve(socket, config.clone(), service.clone()));
+    let mut serving = Box::pin(connection::serve(socket, permit, peer, config.clone(), service.clone()));
     let first = poll_fn(|cx| {
         // Each connection would have a task of its own but for the cost of it: let a bug in one not end them all.
         let polled = catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx)));
@@ -113,7 +123,6 @@ async fn begin(
             let service = service.clone();
             tokio::spawn(async move {
                 service.broker.wake(serving.await);
-                drop(permit);
             });
             None
         }

@@ -1,6 +1,7 @@
 //! The hand-rolled hyper service: a request goes to its endpoint by method and path.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,8 +46,19 @@ pub(super) enum Outcome {
     Reply(Reply),
     /// A stream: the connection is to be taken over.
     Stream(Box<Opening>),
-    /// An answer, once the body has been read.
-    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
+    /// One of the others, once the body has been read or something else been waited for.
+    Later(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Its address.
+    pub(super) address: IpAddr,
+    /// Whether it came by TLS.
+    pub(super) secure: bool,
+    /// Whether the connection stays with hyper, so that its streams pull.
+    pub(super) pulls: bool,
 }
 
 impl Service {
