@@ -35,6 +35,7 @@ impl App {
             broker,
             publish: config.publish.clone(),
             subscribe: config.subscribe.clone(),
+            cors: config.cors.clone(),
             counts: Counts::default(),
             request_ids: AtomicU64::new(1),
         });

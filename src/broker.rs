@@ -69,6 +69,11 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// How its body is framed.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// What its shard gets: `head` is sent before its first frames.
     fn arrival(self, head: Vec<u8>) -> (usize, Arrival) {
         let Admitted { shard, listening, seat, framing, cursor, told, limit, session, first } = self;

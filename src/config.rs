@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::fanout::FanoutConfig;
 use crate::frame::HeartbeatStyle;
+use crate::http::client::{Network, ProxyConfig, ProxyHeader};
+use crate::http::cors::{Cors, Origin};
 use crate::http::publish::PublishConfig;
 use crate::http::subscribe::SubscribeConfig;
 use crate::log::LogConfig;
@@ -69,6 +71,19 @@ impl FromStr for Address {
     }
 }
 
+/// Any number of things, separated by commas; in the file, an array of them too. Empty ones are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T: FromStr> FromStr for List<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<List<T>, T::Err> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect::<Result<_, _>>().map(List)
+    }
+}
+
 fn whole_number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is no number; expected a whole number"))
 }
@@ -102,6 +117,22 @@ impl<'de> Deserialize<'de> for Bytes {
             Written::Number(n) => Ok(Bytes(n)),
             Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
         }
+    }
+}
+
+impl<'de, T: FromStr<Err = String>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<List<T>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a string or an array of strings")]
+        enum Written {
+            Text(String),
+            Array(Vec<String>),
+        }
+        let list = match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.parse(),
+            Written::Array(parts) => parts.iter().map(|part| part.parse()).collect::<Result<_, _>>().map(List),
+        };
+        list.map_err(serde::de::Error::custom)
     }
 }
 
@@ -218,6 +249,17 @@ settings! {
     /// Requests and streams at a time on one HTTP/2 connection [default: 256].
     #[arg(long, env = "FANFARE_HTTP2_STREAMS", value_name = "N", value_parser = whole_number)]
     http2_streams: usize,
+    /// Origins whose pages may read and publish, with credentials: scheme://host[:port], separated by commas; or * for
+    /// all, which may read, without credentials [default: none, only pages of the broker's own origin].
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS")]
+    cors_origins: List<Origin>,
+    /// Proxies that are believed on the client's address: addresses and networks such as 10.0.0.0/8, separated by
+    /// commas [default: none].
+    #[arg(long, env = "FANFARE_TRUSTED_PROXIES", value_name = "NETWORKS")]
+    trusted_proxies: List<Network>,
+    /// The header in which they write it; the other one is not read [default: x-forwarded-for].
+    #[arg(long, env = "FANFARE_PROXY_HEADER", value_name = "HEADER")]
+    proxy_header: ProxyHeader,
     /// A request's head [default: 16KiB].
     #[arg(long, env = "FANFARE_MAX_HEAD", value_name = "BYTES")]
     max_head: Bytes,
@@ -262,6 +304,10 @@ pub struct Config {
     pub publish: PublishConfig,
     /// Bounds on listening.
     pub subscribe: SubscribeConfig,
+    /// Which pages are let in.
+    pub cors: Cors,
+    /// Which proxies are believed.
+    pub proxies: ProxyConfig,
     /// Bounds on connections.
     pub server: ServerConfig,
     /// Options of sockets.
@@ -337,6 +383,12 @@ impl Config {
                 body_timeout,
             },
             subscribe: SubscribeConfig { max_topics: count("max-topics", settings.max_topics, 64, 1, 10_000)? },
+            cors: Cors::new(&settings.cors_origins.map_or_else(Vec::new, |List(origins)| origins))
+                .map_err(|why| format!("--cors-origins: {why}"))?,
+            proxies: ProxyConfig {
+                trusted: settings.trusted_proxies.map_or_else(Box::default, |List(networks)| networks.into()),
+                header: settings.proxy_header.unwrap_or_default(),
+            },
             server: ServerConfig {
                 max_connections: count("max-connections", settings.max_connections, files.others, 1, 1 << 20)?,
                 head_timeout: span("head-timeout", settings.head_timeout, Duration::from_secs(10))?,

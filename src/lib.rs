@@ -23,6 +23,7 @@
 //! | `main.rs`, `app.rs`, `config.rs` | What runs, in which order does it start and stop, and what can be set? |
 //! | `server/mod.rs`, `socket.rs` | How does a connection come in, and with which options? |
 //! | `server/service.rs` | Which endpoint does a request go to? |
+//! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
 //! | `http/publish.rs`, `event.rs` | What is an event, and what is refused? |
 //! | `frame.rs` | What bytes does it become? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |

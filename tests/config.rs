@@ -30,6 +30,9 @@ const FLAGS: &[(&str, &str)] = &[
     ("max-topics", "x"),
     ("max-body", "1 Mio"),
     ("max-batch", "x"),
+    ("cors-origins", "https://a.example/"),
+    ("trusted-proxies", "10.0.0.0/33"),
+    ("proxy-header", "x-real-ip"),
     ("max-head", "16Ki"),
     ("head-timeout", "0s"),
     ("body-timeout", "fast"),
@@ -49,12 +52,14 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("max-topics", "0"),
     ("max-body", "0"),
     ("max-batch", "0"),
+    ("cors-origins", "*, https://a.example"),
     ("max-head", "10"),
 ];
 
 fn variable(flag: &str) -> String {
     match flag {
         "service-port" => "SERVICE_PORT".to_owned(),
+        "cors-origins" => "CORS_ORIGINS".to_owned(),
         flag => format!("FANFARE_{}", flag.to_uppercase().replace('-', "_")),
     }
 }
@@ -117,6 +122,8 @@ fn a_bad_file_is_named_with_what_was_expected() {
         ("span", "heartbeat = \"30\"\n", "heartbeat"),
         ("bytes", "max-body = \"much\"\n", "max-body"),
         ("range", "max-topics = 0\n", "max-topics"),
+        ("origin", "cors-origins = [\"https://a.example\", \"b\"]\n", "cors-origins"),
+        ("list", "trusted-proxies = 10\n", "trusted-proxies"),
         ("syntax", "shards = = 2\n", "="),
     ] {
         let path = file(name, text);
@@ -178,6 +185,9 @@ fn help_explains_every_flag_with_unit_and_default() {
             "log-format" => "<FORMAT>",
             "heartbeat" | "retry" | "stall-timeout" | "peer-timeout" | "history-age" | "head-timeout"
             | "body-timeout" | "idle-timeout" | "grace" => "<SPAN>",
+            "cors-origins" => "<ORIGINS>",
+            "trusted-proxies" => "<NETWORKS>",
+            "proxy-header" => "<HEADER>",
             "send-buffer" | "history-bytes" | "max-body" | "max-head" => "<BYTES>",
             _ => "<N>",
         };

@@ -594,7 +594,7 @@ fn paths_and_methods_that_do_not_exist() {
         ("POST", EVENTS, "GET"),
         ("PUT", EVENTS, "GET"),
         ("DELETE", EVENTS, "GET"),
-        ("OPTIONS", EVENTS, "GET"),
+        ("TRACE", EVENTS, "GET"),
         ("GET", BROADCAST, "POST"),
         ("HEAD", BROADCAST, "POST"),
         ("PUT", BROADCAST, "POST"),

@@ -36,6 +36,10 @@ pub enum Problem {
     Refused(Refused),
     /// Whoever asks may not have it.
     Forbidden(String),
+    /// A preflight for a page whose origin is not let in.
+    OriginNotAllowed,
+    /// A browser sent it for a page from elsewhere.
+    CrossSite,
 }
 
 impl Problem {
@@ -54,6 +58,7 @@ impl Problem {
             Problem::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Forbidden(_) => StatusCode::FORBIDDEN,
+            Problem::OriginNotAllowed | Problem::CrossSite => StatusCode::FORBIDDEN,
         }
     }
 
@@ -68,6 +73,8 @@ impl Problem {
             Problem::Refused(Refused::Full) => "too_many_streams",
             Problem::Refused(Refused::Draining) => "draining",
             Problem::Forbidden(_) => "forbidden",
+            Problem::OriginNotAllowed => "origin_not_allowed",
+            Problem::CrossSite => "cross_site",
         }
     }
 
@@ -81,6 +88,12 @@ impl Problem {
             Problem::Encoded => "the body must not be compressed; send it without Content-Encoding".to_owned(),
             Problem::Refused(Refused::Full) => "the broker holds as many streams as it may; try again".to_owned(),
             Problem::Refused(Refused::Draining) => "the broker is stopping; try again".to_owned(),
+            Problem::OriginNotAllowed => "this origin is not among those that CORS_ORIGINS allows".to_owned(),
+            Problem::CrossSite => {
+                "a page from elsewhere may not publish; CORS_ORIGINS names the origins whose pages may \
+                 (the * does not)"
+                    .to_owned()
+            }
         }
     }
 
@@ -137,8 +150,8 @@ pub fn json_reply(status: StatusCode, body: &impl Serialize) -> Reply {
 }
 
 /// An answer of any type; never cached, since it tells how things are now.
-pub fn text_reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+pub fn text_reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,14 +1,16 @@
 //! `GET /api/v1/events`: a request becomes a subscription.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::Response;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Response, Version};
+use hyper::http::request::Parts;
 use jiff::{SignedDuration, Timestamp};
 
+use super::cors::Field;
 use super::query;
 use super::reply::{Problem, Reply};
 use crate::auth::Listener;
@@ -214,73 +216,101 @@ fn since(text: &str, now: Now) -> Result<Now, Problem> {
     Err(Problem::parameter("since", format!("{text:?}; {expected}")))
 }
 
-/// A stream that was let in, and the response's head.
-#[derive(Debug)]
-pub struct Opening {
-    /// What the broker keeps of it.
-    pub admitted: Admitted,
-    /// The head, ready for the wire.
-    pub head: Vec<u8>,
-}
-
-/// Reads the request and asks the broker to let it in.
+/// Reads the request and asks the broker to let the listener in, to what it may see.
 ///
 /// # Errors
 /// [`Problem`], where it cannot be read or is not let in.
 pub fn subscribe(
     broker: &Broker,
     config: &SubscribeConfig,
-    request: &hyper::http::request::Parts,
+    request: &Parts,
+    framing: Framing,
     listener: &Listener,
     request_id: &str,
-) -> Result<Opening, Problem> {
+) -> Result<Admitted, Problem> {
     let now = Now::read();
     let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
     let filter = asked.bound(listener)?;
-    let framing = match request.version {
-        Version::HTTP_11 => Framing::Chunked,
-        _ => Framing::Plain,
+    let subscription = Subscription {
+        topics: &asked.topics,
+        filter,
+        topics_text: &asked.topics_text,
+        start: asked.start(),
+        limit: asked.limit,
+        client_id: &format!("{request_id}-{}", now.unix_ns()),
+        framing,
+        session: None,
     };
-    let admitted = broker.subscribe(
-        Subscription {
-            topics: &asked.topics,
-            filter,
-            topics_text: &asked.topics_text,
-            start: asked.start(),
-            limit: asked.limit,
-            client_id: &format!("{request_id}-{}", now.unix_ns()),
-            framing,
-            session: None,
-        },
-        now,
-    )?;
-    Ok(Opening { admitted, head: head(framing, request_id) })
+    Ok(broker.subscribe(subscription, now)?)
+}
+
+/// A stream that was let in, and its response's head.
+#[derive(Debug)]
+pub struct Opening {
+    /// What the broker keeps of it.
+    pub admitted: Admitted,
+    request_id: String,
+    cors: Vec<Field>,
 }
 
 /// The fields of a stream's head that depend on nothing.
 const FIELDS: [(&str, &str); 3] =
     [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")];
 
-/// The response's head, written here because the connection leaves hyper before hyper has written anything.
-fn head(framing: Framing, request_id: &str) -> Vec<u8> {
-    let mut head = String::with_capacity(512);
-    head.push_str(match framing {
-        Framing::Chunked => "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
-        Framing::Plain => "HTTP/1.0 200 OK\r\nConnection: close\r\n",
-    });
-    for (name, value) in FIELDS {
-        let _ = write!(head, "{name}: {value}\r\n");
+impl Opening {
+    /// The stream's opening; the fields that all answers have are still to be set.
+    pub fn new(admitted: Admitted) -> Opening {
+        Opening { admitted, request_id: String::new(), cors: Vec::new() }
     }
-    let date = httpdate::HttpDate::from(SystemTime::now());
-    let _ = write!(head, "X-Request-Id: {request_id}\r\nDate: {date}\r\n\r\n");
-    head.into_bytes()
+
+    /// Sets the fields that all answers have.
+    pub fn set_fields(&mut self, request_id: String, cors: Vec<Field>) {
+        (self.request_id, self.cors) = (request_id, cors);
+    }
+
+    /// The response's head as it goes onto the wire, for a connection that leaves hyper before hyper has written
+    /// anything.
+    pub fn head(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(match self.admitted.framing() {
+            Framing::Chunked => b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
+            Framing::Plain => b"HTTP/1.0 200 OK\r\nConnection: close\r\n",
+        });
+        for (name, value) in FIELDS {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        for (name, value) in &self.cors {
+            for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                head.extend_from_slice(part);
+            }
+        }
+        let date = httpdate::HttpDate::from(SystemTime::now());
+        let _ = write!(head, "X-Request-Id: {}\r\nDate: {date}\r\n\r\n", self.request_id);
+        head
+    }
+
+    /// The same for hyper to write, and what the broker keeps.
+    pub fn into_response(self) -> (hyper::http::response::Parts, Admitted) {
+        let (mut parts, ()) = Response::new(()).into_parts();
+        for (name, value) in FIELDS {
+            parts.headers.insert(name, HeaderValue::from_static(value));
+        }
+        // A made or checked id is always a valid header value.
+        if let Ok(id) = HeaderValue::from_str(&self.request_id) {
+            parts.headers.insert("x-request-id", id);
+        }
+        for (name, value) in self.cors {
+            parts.headers.append(name, value);
+        }
+        (parts, self.admitted)
+    }
 }
 
 /// The answer to `HEAD`: the head of a stream, and no stream.
 ///
 /// # Errors
 /// As [`subscribe`], as far as the request goes.
-pub fn probe(config: &SubscribeConfig, request: &hyper::http::request::Parts) -> Result<Reply, Problem> {
+pub fn probe(config: &SubscribeConfig, request: &Parts) -> Result<Reply, Problem> {
     Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, Now::read())?;
     let mut reply = Response::new(Full::new(Bytes::new()));
     for (name, value) in FIELDS {

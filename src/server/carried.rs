@@ -209,9 +209,10 @@ impl Drop for Answering {
 }
 
 /// A response's body.
-pub(super) enum Payload {
+enum Payload {
     Whole(Full<Bytes>),
-    Stream(Puller, Busy),
+    /// The stream, and its share of what the connection is busy with.
+    Stream(Puller, #[allow(dead_code, reason = "it counts until it is dropped")] Busy),
 }
 
 impl Body for Payload {

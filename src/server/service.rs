@@ -14,6 +14,8 @@ use super::Counts;
 use crate::auth::Listener;
 use crate::broker::Broker;
 use crate::clock::Now;
+use crate::frame::Framing;
+use crate::http::cors::{Cors, Field};
 use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Problem, Reply};
 use crate::http::stats;
@@ -34,6 +36,8 @@ pub struct Service {
     pub publish: PublishConfig,
     /// Bounds on listening.
     pub subscribe: SubscribeConfig,
+    /// Which pages are let in.
+    pub cors: Cors,
     /// What is counted here.
     pub counts: Counts,
     /// Numbers the requests that bring no id of their own.
@@ -63,44 +67,45 @@ pub(super) struct Peer {
 
 impl Service {
     /// Routes a request.
-    pub(super) fn route(self: &Arc<Self>, request: Request<Incoming>) -> Outcome {
+    pub(super) fn route(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer) -> Outcome {
         let request_id = self.request_id(request.headers());
-        let outcome = match self.dispatch(request, &request_id) {
-            Ok(outcome) => outcome,
-            Err(problem) => Outcome::Reply(problem.reply()),
-        };
-        // A made or checked id is always a valid header value.
-        let Ok(id) = HeaderValue::from_str(&request_id) else { return outcome };
-        match outcome {
-            Outcome::Reply(reply) => Outcome::Reply(named(reply, id)),
-            Outcome::Later(reply) => Outcome::Later(Box::pin(async move { named(reply.await, id) })),
-            Outcome::Stream(opening) => Outcome::Stream(opening),
-        }
+        let cors = self.cors.fields(request.headers());
+        let outcome = self.dispatch(request, peer, &request_id);
+        headed(outcome.unwrap_or_else(|problem| Outcome::Reply(problem.reply())), request_id, cors)
     }
 
-    fn dispatch(self: &Arc<Self>, request: Request<Incoming>, request_id: &str) -> Result<Outcome, Problem> {
+    fn dispatch(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        peer: &Peer,
+        request_id: &str,
+    ) -> Result<Outcome, Problem> {
         check_host(&request)?;
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let answer = |reply| Ok(Outcome::Reply(reply));
         match request.uri().path() {
-            EVENTS if get => self.stream(request, request_id),
-            BROADCAST if request.method() == Method::POST => {
-                let service = self.clone();
-                Ok(Outcome::Later(Box::pin(async move {
-                    let published = publish::publish(&service.broker, &service.publish, request).await;
-                    published.unwrap_or_else(|problem| problem.reply())
-                })))
-            }
+            EVENTS if get => self.stream(request, peer, request_id),
+            BROADCAST if request.method() == Method::POST => self.publish(request),
             STATS if get => answer(stats::stats(&self.broker, Now::read())),
             "/health" | "/api/health" if get => answer(stats::health()),
             "/ready" if get => answer(stats::ready(&self.broker)),
-            BROADCAST => Err(Problem::Method("POST")),
-            EVENTS | STATS | "/health" | "/api/health" | "/ready" => Err(Problem::Method("GET, HEAD")),
-            _ => Err(Problem::NotFound),
+            path if request.method() == Method::OPTIONS => {
+                answer(self.cors.options(request.headers(), methods(path)?)?)
+            }
+            path => Err(Problem::Method(methods(path)?)),
         }
     }
 
-    fn stream(&self, request: Request<Incoming>, request_id: &str) -> Result<Outcome, Problem> {
+    fn publish(self: &Arc<Self>, request: Request<Incoming>) -> Result<Outcome, Problem> {
+        self.cors.check_change(&request)?;
+        let service = self.clone();
+        Ok(Outcome::Later(Box::pin(async move {
+            let published = publish::publish(&service.broker, &service.publish, request).await;
+            Outcome::Reply(published.unwrap_or_else(|problem| problem.reply()))
+        })))
+    }
+
+    fn stream(&self, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
         // Its bytes would be taken for the next request's once the connection is a stream.
         if !hyper::body::Body::is_end_stream(request.body()) {
             return Err(Problem::Bad("a request for a stream has no body".to_owned()));
@@ -109,8 +114,13 @@ impl Service {
         if head.method == Method::HEAD {
             return subscribe::probe(&self.subscribe, &head).map(Outcome::Reply);
         }
-        let opening = subscribe::subscribe(&self.broker, &self.subscribe, &head, &Listener::Anyone, request_id)?;
-        Ok(Outcome::Stream(Box::new(opening)))
+        let framing = match head.version {
+            Version::HTTP_11 if !peer.pulls => Framing::Chunked,
+            _ => Framing::Plain,
+        };
+        let listener = Listener::Anyone;
+        let admitted = subscribe::subscribe(&self.broker, &self.subscribe, &head, framing, &listener, request_id)?;
+        Ok(Outcome::Stream(Box::new(Opening::new(admitted))))
     }
 
     /// The request's own id where it brings a usable one, else a new one.
@@ -123,9 +133,35 @@ impl Service {
     }
 }
 
-fn named(mut reply: Reply, id: HeaderValue) -> Reply {
-    reply.headers_mut().insert(X_REQUEST_ID, id);
-    reply
+/// The methods of a path, as `Allow` has them.
+fn methods(path: &str) -> Result<&'static str, Problem> {
+    match path {
+        BROADCAST => Ok("POST, OPTIONS"),
+        EVENTS | STATS | "/health" | "/api/health" | "/ready" => Ok("GET, HEAD, OPTIONS"),
+        _ => Err(Problem::NotFound),
+    }
+}
+
+/// An outcome with the fields that every answer has.
+fn headed(outcome: Outcome, request_id: String, cors: Vec<Field>) -> Outcome {
+    match outcome {
+        Outcome::Reply(mut reply) => {
+            let fields = reply.headers_mut();
+            // A made or checked id is always a valid header value.
+            if let Ok(id) = HeaderValue::from_str(&request_id) {
+                fields.insert(X_REQUEST_ID, id);
+            }
+            for (name, value) in cors {
+                fields.append(name, value);
+            }
+            Outcome::Reply(reply)
+        }
+        Outcome::Stream(mut opening) => {
+            opening.set_fields(request_id, cors);
+            Outcome::Stream(opening)
+        }
+        Outcome::Later(later) => Outcome::Later(Box::pin(async move { headed(later.await, request_id, cors) })),
+    }
 }
 
 /// RFC 9112, section 3.2: an HTTP/1.1 request has exactly one `Host`. Two of them are how a request is made to mean
