@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::http::idempotency::Answers;
 use crate::server::{self, Counts, Service};
 
 /// A broker that listens and does not serve yet.
@@ -36,6 +37,7 @@ impl App {
             publish: config.publish.clone(),
             subscribe: config.subscribe.clone(),
             cors: config.cors.clone(),
+            answers: Answers::new(config.idempotency.clone()),
             counts: Counts::default(),
             request_ids: AtomicU64::new(1),
         });
@@ -79,12 +81,14 @@ impl App {
 /// How long requests may still take that were being answered when the last stream had ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Lets the log age even while nothing is published.
+/// Lets the log and the answers for repeats age even while nothing is published.
 async fn age(service: Arc<Service>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
-        service.broker.expire(Now::read());
+        let now = Now::read();
+        service.broker.expire(now);
+        service.answers.expire(now);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::fanout::FanoutConfig;
 use crate::frame::HeartbeatStyle;
 use crate::http::client::{Network, ProxyConfig, ProxyHeader};
 use crate::http::cors::{Cors, Origin};
+use crate::http::idempotency::IdempotencyConfig;
 use crate::http::publish::PublishConfig;
 use crate::http::subscribe::SubscribeConfig;
 use crate::log::LogConfig;
@@ -253,6 +254,13 @@ settings! {
     /// all, which may read, without credentials [default: none, only pages of the broker's own origin].
     #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS")]
     cors_origins: List<Origin>,
+    /// How long a publish with an idempotency key is remembered, to answer its repeats; 0s remembers none
+    /// [default: 10m].
+    #[arg(long, env = "FANFARE_IDEMPOTENCY_WINDOW", value_name = "SPAN")]
+    idempotency_window: Span,
+    /// Publishes remembered at most, about 0.5kB each; the oldest make room for newer ones [default: 100000].
+    #[arg(long, env = "FANFARE_IDEMPOTENCY_KEYS", value_name = "N", value_parser = whole_number)]
+    idempotency_keys: usize,
     /// Proxies that are believed on the client's address: addresses and networks such as 10.0.0.0/8, separated by
     /// commas [default: none].
     #[arg(long, env = "FANFARE_TRUSTED_PROXIES", value_name = "NETWORKS")]
@@ -306,6 +314,8 @@ pub struct Config {
     pub subscribe: SubscribeConfig,
     /// Which pages are let in.
     pub cors: Cors,
+    /// Bounds on what is remembered of publishes.
+    pub idempotency: IdempotencyConfig,
     /// Which proxies are believed.
     pub proxies: ProxyConfig,
     /// Bounds on connections.
@@ -385,6 +395,10 @@ impl Config {
             subscribe: SubscribeConfig { max_topics: count("max-topics", settings.max_topics, 64, 1, 10_000)? },
             cors: Cors::new(&settings.cors_origins.map_or_else(Vec::new, |List(origins)| origins))
                 .map_err(|why| format!("--cors-origins: {why}"))?,
+            idempotency: IdempotencyConfig {
+                window: span_or_none("idempotency-window", settings.idempotency_window, Duration::from_secs(10 * 60))?,
+                max_keys: count("idempotency-keys", settings.idempotency_keys, 100_000, 1, 100_000_000)?,
+            },
             proxies: ProxyConfig {
                 trusted: settings.trusted_proxies.map_or_else(Box::default, |List(networks)| networks.into()),
                 header: settings.proxy_header.unwrap_or_default(),
@@ -442,5 +456,13 @@ fn span(name: &str, given: Option<Span>, default: Duration) -> Result<Duration, 
     match (Duration::from_millis(10)..=Duration::from_secs(365 * 24 * 3600)).contains(&span) {
         true => Ok(span),
         false => Err(format!("--{name} is {span:?}; expected a span from 10ms to 365 days")),
+    }
+}
+
+/// The same for what zero switches off.
+fn span_or_none(name: &str, given: Option<Span>, default: Duration) -> Result<Duration, String> {
+    match given {
+        Some(Span(Duration::ZERO)) => Ok(Duration::ZERO),
+        given => span(name, given, default).map_err(|why| format!("{why}, or 0s")),
     }
 }

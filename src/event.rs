@@ -16,6 +16,9 @@ use crate::frame;
 /// The longest topic or type, in bytes.
 pub const NAME_MAX: usize = 128;
 
+/// The longest `id` that a publisher gives an event, in bytes.
+pub const ID_MAX: usize = 256;
+
 /// The topic that listens to everything, and the one an event goes to when it names none.
 pub const ALL: &str = "all";
 
@@ -178,13 +181,15 @@ pub struct Draft {
     pub owners: Owners,
     /// Its bytes, complete but for the id.
     pub frame: frame::Unsealed,
+    /// What its publisher calls it, to be known again when it is sent again. Nothing of it reaches the wire.
+    pub id: Option<Box<str>>,
 }
 
 impl Draft {
     fn new(topic: &str, kind: &str, data: frame::Data<'_>, owners: Owners, now: Now) -> Result<Draft, Invalid> {
         check_topic(topic)?;
         check_type(kind)?;
-        Ok(Draft { topic: topic.into(), owners, frame: frame::event(topic, kind, data, now) })
+        Ok(Draft { topic: topic.into(), owners, frame: frame::event(topic, kind, data, now), id: None })
     }
 
     /// An event from the query parameters of a broadcast; what is absent or empty gets its default.
@@ -196,8 +201,8 @@ impl Draft {
         Draft::new(topic, kind, frame::Data::Message(message), Owners::default(), now)
     }
 
-    /// An event from one JSON object, `{"topic":…,"type":…,"data":{…}}`. It belongs to the users that its `user_id` and
-    /// `user_ids` name, else to `data.user_id`. Other keys are ignored.
+    /// An event from one JSON object, `{"topic":…,"type":…,"data":{…},"id":…}`. It belongs to the users that its `user_id`
+    /// and `user_ids` name, else to `data.user_id`. Other keys are ignored.
     ///
     /// # Errors
     /// Where it is no such object, or its parts break their rules.
@@ -216,7 +221,7 @@ fn or_default<'a>(given: &'a str, default: &'a str) -> &'a str {
     if given.is_empty() { default } else { given }
 }
 
-/// Reads the body of a JSON broadcast: one object, or an array of at most `max` of them.
+/// Reads the body of a JSON broadcast: one object, or an array of at most `max` of them, none of which has an id.
 ///
 /// # Errors
 /// Where the text is not that; in an array, names the element. One bad element refuses all.
@@ -246,11 +251,27 @@ fn drafts<'a>(parts: impl Iterator<Item = &'a str>, what: &str, max: usize, now:
         }
         // Elements count from 0 as in the array, lines from 1 as editors do.
         let place = if what == "line" { n + 1 } else { n };
-        drafts.push(Draft::from_json(part, now).map_err(|e| Invalid(format!("{what} {place}: {e}")))?);
+        let wrong = |Invalid(why)| Invalid(format!("{what} {place}: {why}"));
+        let draft = Draft::from_json(part, now).map_err(wrong)?;
+        // Ignored, it would let its publisher believe that sending it again does no harm.
+        if draft.id.is_some() {
+            let why = "only a single event has an id; a batch is named as a whole, by an idempotency key";
+            return Err(wrong(Invalid(why.to_owned())));
+        }
+        drafts.push(draft);
     }
     match drafts.is_empty() {
         true => Err(Invalid(format!("the batch is empty; expected 1 to {max} events"))),
         false => Ok(drafts),
+    }
+}
+
+/// What a publisher calls its event: absent, or 1 to [`ID_MAX`] bytes.
+fn given_id(id: Option<&str>) -> Result<Option<Box<str>>, Invalid> {
+    match id {
+        None | Some("") => Ok(None),
+        Some(id) if id.len() <= ID_MAX => Ok(Some(id.into())),
+        Some(id) => Err(Invalid(format!("id has {} bytes; expected 1 to {ID_MAX}", id.len()))),
     }
 }
 
@@ -268,6 +289,8 @@ struct JsonEvent<'a> {
     user_id: Option<UserId<'a>>,
     #[serde(borrow, default)]
     user_ids: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
 }
 
 impl JsonEvent<'_> {
@@ -289,7 +312,8 @@ impl JsonEvent<'_> {
         };
         let topic = or_default(self.topic.as_deref().unwrap_or_default(), ALL);
         let kind = or_default(self.kind.as_deref().unwrap_or_default(), DEFAULT_TYPE);
-        Draft::new(topic, kind, data, owners, now)
+        let id = given_id(self.id.as_deref())?;
+        Ok(Draft { id, ..Draft::new(topic, kind, data, owners, now)? })
     }
 }
 

@@ -25,6 +25,7 @@
 //! | `server/service.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
 //! | `http/publish.rs`, `event.rs` | What is an event, and what is refused? |
+//! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
 //! | `log/mod.rs`, `order.rs`, `topic.rs` | What is kept, for how long, and how is it found again? |

@@ -31,6 +31,8 @@ const FLAGS: &[(&str, &str)] = &[
     ("max-body", "1 Mio"),
     ("max-batch", "x"),
     ("cors-origins", "https://a.example/"),
+    ("idempotency-window", "10"),
+    ("idempotency-keys", "x"),
     ("trusted-proxies", "10.0.0.0/33"),
     ("proxy-header", "x-real-ip"),
     ("max-head", "16Ki"),
@@ -53,6 +55,8 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("max-body", "0"),
     ("max-batch", "0"),
     ("cors-origins", "*, https://a.example"),
+    ("idempotency-window", "1ms"),
+    ("idempotency-keys", "0"),
     ("max-head", "10"),
 ];
 
@@ -184,7 +188,7 @@ fn help_explains_every_flag_with_unit_and_default() {
             "heartbeat-style" => "<STYLE>",
             "log-format" => "<FORMAT>",
             "heartbeat" | "retry" | "stall-timeout" | "peer-timeout" | "history-age" | "head-timeout"
-            | "body-timeout" | "idle-timeout" | "grace" => "<SPAN>",
+            | "body-timeout" | "idle-timeout" | "idempotency-window" | "grace" => "<SPAN>",
             "cors-origins" => "<ORIGINS>",
             "trusted-proxies" => "<NETWORKS>",
             "proxy-header" => "<HEADER>",

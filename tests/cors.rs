@@ -264,7 +264,7 @@ fn every_answer_has_a_request_id() {
         for (n, id) in made.iter().enumerate() {
             assert!(!id.is_empty() && !made[..n].contains(id), "{id:?} among {made:?}");
         }
-        for lines in ["Sec-Fetch-Site: cross-site\r\n"] {
+        for lines in ["Sec-Fetch-Site: cross-site\r\n", "Idempotency-Key: a b\r\n"] {
             let answer = server.ask(&publish(&format!("X-Request-Id: mine-43\r\n{lines}")));
             assert_field(lines, &answer, "X-Request-Id", Some("mine-43"));
         }

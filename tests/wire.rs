@@ -203,7 +203,7 @@ const PUBLISHED: &[Published] = &[
         what: "unknown keys are ignored",
         content_type: JSON,
         query: "",
-        body: r#"{"id":7,"topic":"a","retry":[1,{}],"type":"k","data":{"x":1},"z":null}"#,
+        body: r#"{"n":7,"topic":"a","retry":[1,{}],"type":"k","data":{"x":1},"z":null}"#,
         topic: "a",
         kind: "k",
         data: "{\"x\":1,\"timestamp\":\"«seconds»\"}",

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod cors;
+pub mod idempotency;
 pub mod publish;
 pub mod query;
 pub mod reply;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 
+use super::idempotency::{self, Answer, Answers, Name};
 use super::query;
 use super::reply::{Problem, Reply, text_reply};
 use crate::broker::Broker;
@@ -26,6 +27,7 @@ pub struct PublishConfig {
 }
 
 /// What the body is, going by its content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
     /// One JSON object, or an array of them.
     Json,
@@ -49,37 +51,73 @@ impl Form {
     }
 }
 
-/// Publishes what the request says.
+/// Publishes what the request says, once: a repeat by its idempotency key (the header, else the single event's `id`)
+/// gets the first one's answer. `publisher` is whose key it is.
 ///
 /// # Errors
 /// [`Problem`]; then nothing was published.
-pub async fn publish(broker: &Broker, config: &PublishConfig, request: Request<Incoming>) -> Result<Reply, Problem> {
+pub async fn publish(
+    broker: &Broker,
+    answers: &Answers,
+    config: &PublishConfig,
+    publisher: &str,
+    request: Request<Incoming>,
+) -> Result<Reply, Problem> {
     let (head, body) = request.into_parts();
     let form = Form::of(&head.headers);
     if matches!(form, Form::Json | Form::NdJson) && head.headers.contains_key(CONTENT_ENCODING) {
         return Err(Problem::Encoded);
     }
+    let key = idempotency::key(&head.headers)?;
     // Read even where it is ignored: on a kept connection the next request begins after it.
     let body = read_body(body, config).await?;
-    let now = Now::read();
-    let (drafts, batch) = match form {
-        Form::Query => (vec![from_query(head.uri.query().unwrap_or_default(), now)?], false),
-        Form::Json => {
-            let text = utf8(&body)?;
-            (event::drafts_from_json(text, config.max_batch, now)?, text.trim_start().starts_with('['))
-        }
-        Form::NdJson => (event::drafts_from_ndjson(utf8(&body)?, config.max_batch, now)?, true),
+    let text = match form {
+        Form::Query => head.uri.query().unwrap_or_default(),
+        Form::Json | Form::NdJson => utf8(&body)?,
     };
+    let now = Now::read();
+    let (mut drafts, batch) = match form {
+        Form::Query => (vec![from_query(text, now)?], false),
+        Form::Json => (event::drafts_from_json(text, config.max_batch, now)?, text.trim_start().starts_with('[')),
+        Form::NdJson => (event::drafts_from_ndjson(text, config.max_batch, now)?, true),
+    };
+    let key = match key {
+        Some(key) => Some(key.into()),
+        None => drafts.first_mut().and_then(|draft| draft.id.take()),
+    };
+    // Nothing is awaited from here on: where the connection ends, what was published has been remembered too.
+    let publish = || accept(broker, drafts, batch, now);
+    match key {
+        None => Ok(answered(publish())),
+        Some(key) => {
+            let name = Name { scope: publisher.into(), key };
+            match answers.once(name, (form, text), now, publish)? {
+                Answer::First(body) => Ok(answered(body)),
+                Answer::Repeat(body) => {
+                    let mut reply = answered(body);
+                    reply.headers_mut().insert("Idempotent-Replayed", HeaderValue::from_static("true"));
+                    Ok(reply)
+                }
+            }
+        }
+    }
+}
+
+/// Has the broker accept the events, and gives the answer's body.
+fn accept(broker: &Broker, drafts: Vec<Draft>, batch: bool, now: Now) -> Bytes {
     let count = drafts.len();
     let published = broker.publish(drafts, now);
-
     let id = broker.id(published.last);
     let clients = published.clients;
     let count = if batch { format!("\"count\":{count},") } else { String::new() };
     // Written out: the contract fixes the order of the keys, and none of the values needs escaping.
     let answer =
         format!("{{\"success\":true,\"message\":\"Event broadcasted\",\"clients\":{clients},{count}\"id\":\"{id}\"}}");
-    Ok(text_reply(StatusCode::OK, "application/json", answer))
+    answer.into()
+}
+
+fn answered(body: Bytes) -> Reply {
+    text_reply(StatusCode::OK, "application/json", body)
 }
 
 async fn read_body(body: Incoming, config: &PublishConfig) -> Result<Bytes, Problem> {

@@ -40,6 +40,8 @@ pub enum Problem {
     OriginNotAllowed,
     /// A browser sent it for a page from elsewhere.
     CrossSite,
+    /// Its idempotency key was given to another request.
+    KeyReused,
 }
 
 impl Problem {
@@ -59,6 +61,7 @@ impl Problem {
             Problem::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Forbidden(_) => StatusCode::FORBIDDEN,
             Problem::OriginNotAllowed | Problem::CrossSite => StatusCode::FORBIDDEN,
+            Problem::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
 
@@ -75,6 +78,7 @@ impl Problem {
             Problem::Forbidden(_) => "forbidden",
             Problem::OriginNotAllowed => "origin_not_allowed",
             Problem::CrossSite => "cross_site",
+            Problem::KeyReused => "idempotency_key_reused",
         }
     }
 
@@ -92,6 +96,10 @@ impl Problem {
             Problem::CrossSite => {
                 "a page from elsewhere may not publish; CORS_ORIGINS names the origins whose pages may \
                  (the * does not)"
+                    .to_owned()
+            }
+            Problem::KeyReused => {
+                "this idempotency key was used for another request; a repeat has to be the same in every byte"
                     .to_owned()
             }
         }

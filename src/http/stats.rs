@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::idempotency::{self, Answers};
 use super::reply::{Reply, json_reply};
 use crate::broker::Broker;
 use crate::clock::Now;
@@ -22,6 +23,7 @@ struct Stats {
     events: u64,
     streams: Totals,
     history: History,
+    idempotency: idempotency::Figures,
 }
 
 #[derive(Serialize)]
@@ -46,7 +48,7 @@ struct Ready {
 }
 
 /// Figures of the moment.
-pub fn stats(broker: &Broker, now: Now) -> Reply {
+pub fn stats(broker: &Broker, answers: &Answers, now: Now) -> Reply {
     let held = broker.held();
     let stats = Stats {
         connected_clients: broker.connected(),
@@ -64,6 +66,7 @@ pub fn stats(broker: &Broker, now: Now) -> Reply {
             oldest: broker.id(held.oldest).to_string(),
             newest: broker.id(held.newest).to_string(),
         },
+        idempotency: answers.figures(),
     };
     json_reply(StatusCode::OK, &stats)
 }

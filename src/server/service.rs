@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::clock::Now;
 use crate::frame::Framing;
 use crate::http::cors::{Cors, Field};
+use crate::http::idempotency::Answers;
 use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Problem, Reply};
 use crate::http::stats;
@@ -38,6 +39,8 @@ pub struct Service {
     pub subscribe: SubscribeConfig,
     /// Which pages are let in.
     pub cors: Cors,
+    /// The answers that repeats of a publish get.
+    pub answers: Answers,
     /// What is counted here.
     pub counts: Counts,
     /// Numbers the requests that bring no id of their own.
@@ -86,7 +89,7 @@ impl Service {
         match request.uri().path() {
             EVENTS if get => self.stream(request, peer, request_id),
             BROADCAST if request.method() == Method::POST => self.publish(request),
-            STATS if get => answer(stats::stats(&self.broker, Now::read())),
+            STATS if get => answer(stats::stats(&self.broker, &self.answers, Now::read())),
             "/health" | "/api/health" if get => answer(stats::health()),
             "/ready" if get => answer(stats::ready(&self.broker)),
             path if request.method() == Method::OPTIONS => {
@@ -100,7 +103,8 @@ impl Service {
         self.cors.check_change(&request)?;
         let service = self.clone();
         Ok(Outcome::Later(Box::pin(async move {
-            let published = publish::publish(&service.broker, &service.publish, request).await;
+            let Service { broker, answers, publish: config, .. } = &*service;
+            let published = publish::publish(broker, answers, config, "", request).await;
             Outcome::Reply(published.unwrap_or_else(|problem| problem.reply()))
         })))
     }
