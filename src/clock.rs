@@ -19,7 +19,7 @@ impl Now {
     }
 
     /// A moment given in milliseconds since 1970, as the log keeps it.
-    pub fn from_unix_ms(ms: u64) -> Now {
+    pub const fn from_unix_ms(ms: u64) -> Now {
         Now { unix_ns: ms.saturating_mul(1_000_000) }
     }
 

@@ -19,6 +19,7 @@ use crate::http::idempotency::IdempotencyConfig;
 use crate::http::publish::PublishConfig;
 use crate::http::subscribe::SubscribeConfig;
 use crate::log::LogConfig;
+use crate::server::tls::TlsConfig;
 use crate::server::{ServerConfig, SocketConfig, dual_stack};
 
 /// A span of time, written as `30s`, `500ms`, `10m` or `1h 30m`.
@@ -193,6 +194,19 @@ settings! {
     /// Address to listen on [default: 127.0.0.1:8000].
     #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Address,
+    /// Address to speak TLS on, besides --listen [default: none].
+    #[arg(long, env = "FANFARE_TLS_LISTEN", value_name = "ADDRESS:PORT")]
+    tls_listen: Address,
+    /// The certificate's chain in PEM, its own first; read again when it changes, and at SIGHUP [default: none].
+    #[arg(long, env = "FANFARE_TLS_CERT", value_name = "FILE")]
+    tls_cert: PathBuf,
+    /// The certificate's key in PEM, unencrypted; read again with it [default: none].
+    #[arg(long, env = "FANFARE_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf,
+    /// Speak TLS with a certificate made at start, for localhost, valid 30 days: for development [default: false].
+    #[arg(long, env = "FANFARE_TLS_SELF_SIGNED", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    tls_self_signed: bool,
     /// Threads that write to streams [default: half as many as there are cores].
     #[arg(long, env = "FANFARE_SHARDS", value_name = "N", value_parser = whole_number)]
     shards: usize,
@@ -296,6 +310,8 @@ settings! {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where TLS is spoken, if anywhere, and as whom.
+    pub tls: Option<TlsConfig>,
     /// Threads that read requests.
     pub http_threads: usize,
     /// How long ending all streams may take.
@@ -368,6 +384,12 @@ impl Config {
         let log = LogConfig::default();
         Ok(Config {
             listen: listen.unwrap_or(([127, 0, 0, 1], 8000).into()),
+            tls: TlsConfig::of(
+                settings.tls_listen.map(|Address(address)| address),
+                settings.tls_cert,
+                settings.tls_key,
+                settings.tls_self_signed.unwrap_or(false),
+            )?,
             http_threads: count("http-threads", settings.http_threads, cores.min(4), 1, 1024)?,
             grace: span("grace", settings.grace, Duration::from_secs(10))?,
             log_filter: settings.log.unwrap_or_else(|| "info".to_owned()),

@@ -12,6 +12,10 @@ use std::process::Output;
 /// Every flag, and a value for it that cannot be read.
 const FLAGS: &[(&str, &str)] = &[
     ("listen", "nowhere"),
+    ("tls-listen", "8443"),
+    ("tls-cert", "without-its-key.pem"),
+    ("tls-key", "without-its-certificate.pem"),
+    ("tls-self-signed", "perhaps"),
     ("shards", "many"),
     ("http-threads", "-1"),
     ("max-streams", "1.5"),
@@ -152,6 +156,24 @@ fn an_unknown_flag_and_a_bad_log_filter_are_refused() {
 }
 
 #[test]
+fn settings_of_tls_that_do_not_fit_are_refused() {
+    for (arguments, expected) in [
+        (&["--tls-listen", "127.0.0.1:0"][..], "expected --tls-cert and --tls-key, or --tls-self-signed"),
+        (&["--tls-cert", "c.pem", "--tls-key", "k.pem"], "expected an address to speak TLS on"),
+        (&["--tls-self-signed"], "expected an address to speak TLS on"),
+        (&["--tls-listen", "127.0.0.1:0", "--tls-cert", "c.pem"], "expected both"),
+        (&["--tls-listen", "127.0.0.1:0", "--tls-key", "k.pem", "--tls-self-signed"], "expected one or the other"),
+    ] {
+        let output = fanfare().args(arguments).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    }
+    let path = file("tls", "tls-self-signed = true\n");
+    let output = fanfare().arg("--config").arg(&path).output().expect("it runs");
+    assert!(stderr(&output).contains("--tls-self-signed without --tls-listen"), "{}", stderr(&output));
+}
+
+#[test]
 fn an_address_in_use_is_an_error_and_no_usage_error() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
     let address = taken.local_addr().expect("it is bound").to_string();
@@ -172,7 +194,7 @@ fn help_explains_every_flag_with_unit_and_default() {
     let about = |flag: &str| {
         let at = starts
             .iter()
-            .position(|&at| help[at..].trim_start().split([' ', '\n']).next() == Some(&format!("--{flag}")));
+            .position(|&at| help[at..].trim_start().split([' ', '\n', '[']).next() == Some(&format!("--{flag}")));
         let at = at.unwrap_or_else(|| panic!("no --{flag} in {help}"));
         help[starts[at]..starts[at + 1]].split_whitespace().collect::<Vec<_>>().join(" ")
     };
@@ -183,7 +205,9 @@ fn help_explains_every_flag_with_unit_and_default() {
             assert!(text.contains("[default: "), "{text}");
         }
         let unit = match *flag {
-            "listen" => "<ADDRESS:PORT>",
+            "listen" | "tls-listen" => "<ADDRESS:PORT>",
+            "tls-cert" | "tls-key" => "<FILE>",
+            "tls-self-signed" => "<BOOL>",
             "service-port" => "<PORT>",
             "heartbeat-style" => "<STYLE>",
             "log-format" => "<FORMAT>",
@@ -201,7 +225,8 @@ fn help_explains_every_flag_with_unit_and_default() {
     about("log");
     // And every flag is in the table above, so that a new one is tested.
     for start in &starts[..starts.len() - 1] {
-        let flag = help[*start..].trim_start().trim_start_matches('-').split([' ', '\n']).next().unwrap_or_default();
+        let flag =
+            help[*start..].trim_start().trim_start_matches('-').split([' ', '\n', '[']).next().unwrap_or_default();
         let known = FLAGS.iter().any(|(known, _)| known == &flag);
         assert!(
             known || matches!(flag, "config" | "log" | "environment" | "help" | "version"),

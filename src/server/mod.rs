@@ -4,6 +4,7 @@ mod carried;
 mod connection;
 mod service;
 mod socket;
+pub mod tls;
 
 use std::future::{Future, poll_fn};
 use std::io;
