@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Now;
@@ -213,17 +213,13 @@ impl Tls {
     /// Looks at the files every 10 s, and whenever the process gets SIGHUP, until the task is dropped. What is wrong
     /// with them is logged once for each time that they change.
     pub async fn keep_fresh(self: Arc<Self>) {
-        self.keep_looking(LOOK_EVERY).await;
+        let hangup = signal(SignalKind::hangup()).inspect_err(|error| {
+            tracing::error!(%error, "cannot watch for SIGHUP; certificates are looked at every {LOOK_EVERY:?} only");
+        });
+        self.keep_looking(LOOK_EVERY, hangup.ok()).await;
     }
 
-    async fn keep_looking(self: Arc<Self>, every: Duration) {
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => Some(hangup),
-            Err(error) => {
-                tracing::error!(%error, "cannot watch for SIGHUP; certificates are looked at every {every:?} only");
-                None
-            }
-        };
+    async fn keep_looking(self: Arc<Self>, every: Duration, mut hangup: Option<Signal>) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -421,7 +417,7 @@ mod tests {
         let dir = Dir::new();
         dir.write(&issue((2020, 2040)));
         let tls = Arc::new(load(&dir));
-        let task = tokio::spawn(tls.clone().keep_looking(Duration::from_millis(10)));
+        let task = tokio::spawn(tls.clone().keep_looking(Duration::from_millis(10), None));
         let second = issue((2020, 2041));
         dir.write_cert(&second.cert_pem);
         wait_until("the half pair is seen", || reloads(&tls) == (0, 1)).await;
@@ -432,24 +428,30 @@ mod tests {
         task.abort();
     }
 
+    /// Sends this process SIGHUP.
+    fn hang_up() {
+        use rustix::process::{Signal, getpid, kill_process};
+        kill_process(getpid(), Signal::HUP).expect("it is ours");
+    }
+
     #[tokio::test]
     async fn sighup_reloads() {
         let dir = Dir::new();
         dir.write(&issue((2020, 2040)));
         let tls = Arc::new(load(&dir));
-        // From here on the signal does not end the process, whoever gets to run first.
-        let _guard = signal(SignalKind::hangup()).expect("signals can be watched for");
-        let task = tokio::spawn(tls.clone().keep_looking(Duration::from_secs(3600)));
-        // Its first look, which is not asked for, is over once a broken pair has been seen.
+        // From here on the signal does not end the process.
+        let hangup = signal(SignalKind::hangup()).expect("signals can be watched for");
         dir.write_cert("");
+        let task = tokio::spawn(tls.clone().keep_looking(Duration::from_secs(3600), Some(hangup)));
+        // The first of them may be the look that each beginning has; the second one was asked for.
         wait_until("a signal is seen", || {
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("it is ours");
+            hang_up();
             reloads(&tls).1 >= 2
         })
         .await;
         dir.write(&issue((2020, 2041)));
         wait_until("a signal is seen", || {
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("it is ours");
+            hang_up();
             reloads(&tls).0 == 1
         })
         .await;
