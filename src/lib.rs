@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `main.rs`, `app.rs`, `config.rs` | What runs, in which order does it start and stop, and what can be set? |
 //! | `server/mod.rs`, `socket.rs` | How does a connection come in, and with which options? |
+//! | `server/tls/mod.rs`, `certificate.rs`, `handshake.rs` | How does it come in encrypted, and as whom? |
 //! | `server/service.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
 //! | `http/publish.rs`, `event.rs` | What is an event, and what is refused? |

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustls::{AlertDescription, HandshakeKind};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,7 +23,7 @@ const SPEAK_TLS: &str = "This port speaks TLS; expected https:// here\n";
 /// How long, and for how many bytes, what such a client still sends is read away, so that the kernel does not reset the
 /// connection over it before the client has read its answer.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_MAX: usize = 64 << 10;
+const LINGER_MAX: u64 = 64 << 10;
 
 /// Why a connection did not become a TLS connection.
 #[derive(Debug)]
@@ -70,11 +71,8 @@ impl Tls {
     ///
     /// # Errors
     /// [`HandshakeError`]. Each is counted, and logged by nobody but who wants to.
-    pub async fn accept<IO>(&self, io: IO, deadline: Instant) -> Result<TlsStream<IO>, HandshakeError>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let done = self.shake_hands(io, deadline).await;
+    pub async fn accept(&self, socket: TcpStream, deadline: Instant) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        let done = self.shake_hands(socket, deadline).await;
         let counts = &self.counts;
         let counter = match &done {
             Ok(stream) => {
@@ -93,49 +91,42 @@ impl Tls {
         done
     }
 
-    async fn shake_hands<IO>(&self, mut io: IO, deadline: Instant) -> Result<TlsStream<IO>, HandshakeError>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
+    async fn shake_hands(
+        &self,
+        mut socket: TcpStream,
+        deadline: Instant,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let too_slow = |_| HandshakeError::TooSlow;
-        // One byte tells, and is read before rustls is there: rustls would answer plaintext with an alert, which would
-        // garble the answer in plaintext; and who only connects costs no more than a socket.
-        let first = timeout_at(deadline, io.read_u8()).await.map_err(too_slow)??;
-        if first != HANDSHAKE {
-            // The methods of HTTP are capital letters, and so is the preface of HTTP/2.
-            if first.is_ascii_uppercase() {
-                // Who does not take the answer has been told all the same.
-                let _ = timeout(LINGER, refuse_plaintext(&mut io)).await;
+        // One byte tells, and is looked at before rustls is there: rustls would answer plaintext with an alert, which
+        // would garble the answer in plaintext; and who only connects costs no more than a socket. It is not read, since
+        // rustls grows its buffer for a record of which it has the beginning, and keeps that.
+        let mut first = [0];
+        match timeout_at(deadline, socket.peek(&mut first)).await.map_err(too_slow)?? {
+            0 => return Err(HandshakeError::Closed(io::ErrorKind::UnexpectedEof.into())),
+            _ if first == [HANDSHAKE] => {}
+            _ => {
+                // The methods of HTTP are capital letters, and so is the preface of HTTP/2.
+                if first[0].is_ascii_uppercase() {
+                    // Who does not take the answer has been told all the same.
+                    let _ = timeout(LINGER, refuse_plaintext(&mut socket)).await;
+                }
+                return Err(HandshakeError::NotTls);
             }
-            return Err(HandshakeError::NotTls);
         }
-        let mut refused = None;
-        let handshake = TlsAcceptor::from(self.config()).accept_with(io, |connection| {
-            refused = connection.read_tls(&mut [first].as_slice()).err();
-        });
-        match refused {
-            None => Ok(timeout_at(deadline, handshake).await.map_err(too_slow)??),
-            Some(error) => Err(error.into()),
-        }
+        let handshake = TlsAcceptor::from(self.config()).accept(socket);
+        Ok(timeout_at(deadline, handshake).await.map_err(too_slow)??)
     }
 }
 
-async fn refuse_plaintext<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<()> {
+async fn refuse_plaintext(socket: &mut TcpStream) -> io::Result<()> {
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{SPEAK_TLS}",
         SPEAK_TLS.len(),
     );
-    io.write_all(answer.as_bytes()).await?;
-    io.shutdown().await?;
-    let mut buf = [0; 4096];
-    let mut read = 0;
-    while read < LINGER_MAX {
-        match io.read(&mut buf).await? {
-            0 => break,
-            n => read += n,
-        }
-    }
-    Ok(())
+    socket.write_all(answer.as_bytes()).await?;
+    socket.shutdown().await?;
+    // Its buffer is on the heap: on the stack it would be part of every handshake's future.
+    copy(&mut socket.take(LINGER_MAX), &mut sink()).await.map(drop)
 }
 
 #[cfg(test)]
@@ -149,7 +140,7 @@ mod tests {
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::version::{TLS12, TLS13};
     use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
     use tokio_rustls::{TlsConnector, client};
 
@@ -541,6 +532,8 @@ mod tests {
             stream.write_all(&[b'x'; 300]).await.expect("it is taken");
         }
         let written = resident();
+        let socket = TcpStream::connect(address).await.expect("it accepts connections");
+        println!("a handshake's future: {} bytes", size_of_val(&tls.accept(socket, Instant::now())));
         println!("its struct: {} bytes", size_of_val(&held[0]) - size_of::<TcpStream>());
         println!("after its handshake: {} bytes", each(accepted, shaken));
         println!("after 300 bytes were written to it: {} bytes", each(accepted, written));
