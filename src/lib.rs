@@ -50,7 +50,7 @@
 //! - **gap**: events of a stream's own topics after its cursor that are no longer kept; it is told.
 //! - **seat**: a stream's share of the bound on how many there may be.
 //!
-//! A file uses only what stands below it in this order: app, config, server, http, limit, auth, broker, fanout, log,
+//! A file uses only what stands below it in this order: app, config, server, http, auth, limit, broker, fanout, log,
 //! pattern, event, frame, id, clock. Nothing below `http` knows HTTP.
 
 pub mod app;
