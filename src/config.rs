@@ -1,6 +1,7 @@
 //! Settings: flags, environment, an optional TOML file, defaults, in that order of precedence, made into the typed
 //! configuration of each part.
 
+use std::env::VarError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use clap::{Args, Parser, ValueEnum};
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
+use crate::auth::keys::{KeySources, KeysConfig};
+use crate::event::Invalid;
 use crate::fanout::FanoutConfig;
 use crate::frame::HeartbeatStyle;
 use crate::http::client::{Network, ProxyConfig, ProxyHeader};
@@ -18,6 +21,7 @@ use crate::http::cors::{Cors, Origin};
 use crate::http::idempotency::IdempotencyConfig;
 use crate::http::publish::PublishConfig;
 use crate::http::subscribe::SubscribeConfig;
+use crate::limit::{LimitConfig, Rate};
 use crate::log::LogConfig;
 use crate::server::tls::TlsConfig;
 use crate::server::{ServerConfig, SocketConfig, dual_stack};
@@ -294,6 +298,36 @@ settings! {
     /// How long a connection may rest between two requests [default: 75s].
     #[arg(long, env = "FANFARE_IDLE_TIMEOUT", value_name = "SPAN")]
     idle_timeout: Span,
+    /// A TOML file of API keys, read anew when it changes. Others may come in FANFARE_KEYS (name:key,name:key) and
+    /// FANFARE_ADMIN_KEY, which have no flags, since flags can be seen by everybody on the host [default: none].
+    #[arg(long, env = "FANFARE_KEYS_FILE", value_name = "FILE")]
+    keys_file: PathBuf,
+    /// Publish requests a second with one key, unless its entry says otherwise; 0 for no limit [default: 5000].
+    #[arg(long, env = "FANFARE_KEY_RATE", value_name = "N", value_parser = whole_number)]
+    key_rate: usize,
+    /// Publish requests at once with one key [default: twice --key-rate].
+    #[arg(long, env = "FANFARE_KEY_BURST", value_name = "N", value_parser = whole_number)]
+    key_burst: usize,
+    /// Publish requests a second of one address (an IPv6 one counts by its /64 network) without a key; 0 for no limit
+    /// [default: 1000].
+    #[arg(long, env = "FANFARE_PUBLISH_RATE", value_name = "N", value_parser = whole_number)]
+    publish_rate: usize,
+    /// Publish requests at once of one address [default: twice --publish-rate].
+    #[arg(long, env = "FANFARE_PUBLISH_BURST", value_name = "N", value_parser = whole_number)]
+    publish_burst: usize,
+    /// Streams of one address at a time; 0 for no limit [default: 4096].
+    #[arg(long, env = "FANFARE_STREAMS_PER_ADDRESS", value_name = "N", value_parser = whole_number)]
+    streams_per_address: usize,
+    /// Streams of one user, as the token names them, at a time; 0 for no limit [default: 64].
+    #[arg(long, env = "FANFARE_STREAMS_PER_USER", value_name = "N", value_parser = whole_number)]
+    streams_per_user: usize,
+    /// New connections a second of one address, after a rest four times as many at once; 0 for no limit [default: 500].
+    #[arg(long, env = "FANFARE_CONNECTIONS_PER_SECOND", value_name = "N", value_parser = whole_number)]
+    connections_per_second: usize,
+    /// Whether the limits on addresses hold for loopback ones too: off, what runs on this host, such as a proxy or a
+    /// service, is not limited by address. Limits on keys and users always hold [default: false].
+    #[arg(long, env = "FANFARE_LIMIT_LOOPBACK", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    limit_loopback: bool,
     /// How long ending all streams may take after SIGTERM or SIGINT [default: 10s].
     #[arg(long, env = "FANFARE_GRACE", value_name = "SPAN")]
     grace: Span,
@@ -334,6 +368,10 @@ pub struct Config {
     pub idempotency: IdempotencyConfig,
     /// Which proxies are believed.
     pub proxies: ProxyConfig,
+    /// The API keys there are.
+    pub keys: KeysConfig,
+    /// What one address, key or user may have.
+    pub limit: LimitConfig,
     /// Bounds on connections.
     pub server: ServerConfig,
     /// Options of sockets.
@@ -360,6 +398,7 @@ impl Config {
             true => Stop::Wrong(error.render().to_string()),
             false => Stop::Asked(error),
         })?;
+        let (list, admin) = (secret("FANFARE_KEYS")?, secret("FANFARE_ADMIN_KEY")?);
         let file = match &flags.config {
             None => Settings::default(),
             Some(path) => {
@@ -368,10 +407,12 @@ impl Config {
                 toml::from_str(&text).map_err(|error| wrong(&error))?
             }
         };
-        Config::from(flags.settings.or(file), flags.nivo, file_limit).map_err(Stop::Wrong)
+        let settings = flags.settings.or(file);
+        let keys = KeySources { file: settings.keys_file.clone(), list, admin };
+        Config::from(settings, flags.nivo, keys, file_limit).map_err(Stop::Wrong)
     }
 
-    fn from(settings: Settings, nivo: Nivo, file_limit: usize) -> Result<Config, String> {
+    fn from(settings: Settings, nivo: Nivo, keys: KeySources, file_limit: usize) -> Result<Config, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard on
         // every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
@@ -382,6 +423,8 @@ impl Config {
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
         let peer_timeout = span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?;
         let log = LogConfig::default();
+        let key_rate = rate("key", settings.key_rate, settings.key_burst, 5000)?;
+        let connections = count("connections-per-second", settings.connections_per_second, 500, 0, RATE_MAX)? as u64;
         Ok(Config {
             listen: listen.unwrap_or(([127, 0, 0, 1], 8000).into()),
             tls: TlsConfig::of(
@@ -424,6 +467,14 @@ impl Config {
             proxies: ProxyConfig {
                 trusted: settings.trusted_proxies.map_or_else(Box::default, |List(networks)| networks.into()),
                 header: settings.proxy_header.unwrap_or_default(),
+            },
+            keys: KeysConfig::read(keys, key_rate).map_err(|Invalid(why)| why)?,
+            limit: LimitConfig {
+                publishes: rate("publish", settings.publish_rate, settings.publish_burst, 1000)?,
+                connections: Rate::new(connections, 4 * connections),
+                streams_per_address: at_most("streams-per-address", settings.streams_per_address, 4096)?,
+                streams_per_user: at_most("streams-per-user", settings.streams_per_user, 64)?,
+                loopback: settings.limit_loopback.unwrap_or(false),
             },
             server: ServerConfig {
                 max_connections: count("max-connections", settings.max_connections, files.others, 1, 1 << 20)?,
@@ -470,6 +521,30 @@ fn count(name: &str, given: Option<usize>, default: usize, least: usize, most: u
 
 fn bytes(name: &str, given: Option<Bytes>, default: usize, least: usize, most: usize) -> Result<usize, String> {
     count(name, given.map(|Bytes(n)| n), default, least, most)
+}
+
+const RATE_MAX: usize = Rate::MAX as usize;
+
+/// The rate of `--{name}-rate` and `--{name}-burst`; `None` where it is 0, which is no limit.
+fn rate(name: &str, per_second: Option<usize>, burst: Option<usize>, default: usize) -> Result<Option<Rate>, String> {
+    let per_second = count(&format!("{name}-rate"), per_second, default, 0, RATE_MAX)? as u64;
+    let usual = (Rate::usual_burst(per_second) as usize).max(1);
+    let burst = count(&format!("{name}-burst"), burst, usual, 1, Rate::MAX_BURST as usize)? as u64;
+    Ok(Rate::new(per_second, burst))
+}
+
+/// A limit; `None` where it is 0, which is no limit.
+fn at_most(name: &str, given: Option<usize>, default: usize) -> Result<Option<usize>, String> {
+    Ok(Some(count(name, given, default, 0, usize::MAX)?).filter(|&n| n > 0))
+}
+
+/// A secret, which has a name in the environment only, and none where it is empty.
+fn secret(name: &str) -> Result<Option<String>, Stop> {
+    match std::env::var(name) {
+        Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Stop::Wrong(format!("{name} cannot be read; expected UTF-8"))),
+    }
 }
 
 /// Spans are from 10 ms, the finest that timers here are good for, to a year.

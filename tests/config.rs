@@ -43,6 +43,15 @@ const FLAGS: &[(&str, &str)] = &[
     ("head-timeout", "0s"),
     ("body-timeout", "fast"),
     ("idle-timeout", ""),
+    ("keys-file", "no/such/keys.toml"),
+    ("key-rate", "fast"),
+    ("key-burst", "x"),
+    ("publish-rate", "1.5"),
+    ("publish-burst", "x"),
+    ("streams-per-address", "x"),
+    ("streams-per-user", "x"),
+    ("connections-per-second", "x"),
+    ("limit-loopback", "perhaps"),
     ("grace", "100000 years"),
     ("log-format", "xml"),
     ("service-port", "99999"),
@@ -62,6 +71,11 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("idempotency-window", "1ms"),
     ("idempotency-keys", "0"),
     ("max-head", "10"),
+    ("key-rate", "1000001"),
+    ("key-burst", "0"),
+    ("publish-rate", "1000001"),
+    ("publish-burst", "0"),
+    ("connections-per-second", "1000001"),
 ];
 
 fn variable(flag: &str) -> String {
@@ -209,6 +223,8 @@ fn help_explains_every_flag_with_unit_and_default() {
             "tls-cert" | "tls-key" => "<FILE>",
             "tls-self-signed" => "<BOOL>",
             "service-port" => "<PORT>",
+            "keys-file" => "<FILE>",
+            "limit-loopback" => "<BOOL>",
             "heartbeat-style" => "<STYLE>",
             "log-format" => "<FORMAT>",
             "heartbeat" | "retry" | "stall-timeout" | "peer-timeout" | "history-age" | "head-timeout"

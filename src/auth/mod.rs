@@ -3,6 +3,8 @@
 //! Nothing here knows HTTP. Texts that came in a header or a query go in, a [`Identity`] or a reason to refuse comes out;
 //! neither ever holds the secret itself, so neither can be logged with it.
 
+pub mod keys;
+
 use std::sync::Arc;
 
 use crate::clock::Now;

@@ -4,18 +4,26 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::auth::Denied;
 use crate::broker::Refused;
 use crate::event::Invalid;
+use crate::limit::{Allowance, Exceeded, TooManyStreams};
 
 /// An answer with all of its body at hand.
 pub type Reply = Response<Full<Bytes>>;
 
 /// Seconds after which a refused stream may try again.
 const RETRY_AFTER_S: &str = "5";
+
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// What can be wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +50,12 @@ pub enum Problem {
     CrossSite,
     /// Its idempotency key was given to another request.
     KeyReused,
+    /// There are too many requests of its key or its address.
+    RateLimited(Exceeded),
+    /// There are too many streams of its address or its user.
+    TooManyStreams(TooManyStreams),
+    /// It does not show who it comes from.
+    Denied(Denied),
 }
 
 impl Problem {
@@ -62,6 +76,8 @@ impl Problem {
             Problem::Forbidden(_) => StatusCode::FORBIDDEN,
             Problem::OriginNotAllowed | Problem::CrossSite => StatusCode::FORBIDDEN,
             Problem::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::RateLimited(_) | Problem::TooManyStreams(_) => StatusCode::TOO_MANY_REQUESTS,
+            Problem::Denied(_) => StatusCode::UNAUTHORIZED,
         }
     }
 
@@ -79,6 +95,16 @@ impl Problem {
             Problem::OriginNotAllowed => "origin_not_allowed",
             Problem::CrossSite => "cross_site",
             Problem::KeyReused => "idempotency_key_reused",
+            Problem::RateLimited(_) => "rate_limited",
+            Problem::TooManyStreams(TooManyStreams::OfAddress(_)) => "too_many_streams_of_address",
+            Problem::TooManyStreams(TooManyStreams::OfUser(_)) => "too_many_streams_of_user",
+            Problem::Denied(Denied::Missing) => "token_missing",
+            Problem::Denied(Denied::Malformed) => "token_malformed",
+            Problem::Denied(Denied::Untrusted) => "token_untrusted",
+            Problem::Denied(Denied::Expired) => "token_expired",
+            Problem::Denied(Denied::NotYet) => "token_not_yet_valid",
+            Problem::Denied(Denied::Elsewhere) => "token_for_elsewhere",
+            Problem::Denied(Denied::UnknownKey) => "key_unknown",
         }
     }
 
@@ -102,19 +128,43 @@ impl Problem {
                 "this idempotency key was used for another request; a repeat has to be the same in every byte"
                     .to_owned()
             }
+            Problem::RateLimited(_) => "Too many requests. Please try again later.".to_owned(),
+            Problem::TooManyStreams(TooManyStreams::OfAddress(most)) => {
+                format!("this address holds {most} streams, as many as it may; close one")
+            }
+            Problem::TooManyStreams(TooManyStreams::OfUser(most)) => {
+                format!("this user holds {most} streams, as many as they may; close one")
+            }
+            Problem::Denied(denied) => describe(*denied).to_owned(),
         }
     }
 
-    /// The answer: `{"success":false,"error":{"code":…,"message":…}}`.
+    /// The answer: `{"success":false,"error":{"code":…,"message":…}}`, but for the publish limit's, which is the Go
+    /// gateway's: `{"success":false,"error":"rate limit exceeded","message":…}`.
     pub fn reply(&self) -> Reply {
-        let error = ErrorBody { code: self.code(), message: &self.message() };
-        let mut reply = json_reply(self.status(), &Envelope { success: false, error });
+        let message = &self.message();
+        let error = ErrorBody { code: self.code(), message };
+        let mut reply = match self {
+            Problem::RateLimited(_) => {
+                json_reply(self.status(), &GoEnvelope { success: false, error: "rate limit exceeded", message })
+            }
+            _ => json_reply(self.status(), &Envelope { success: false, error }),
+        };
+        if let Problem::RateLimited(exceeded) = self {
+            tell_allowance(&mut reply, &exceeded.allowance);
+        }
         let headers = reply.headers_mut();
         match self {
             Problem::Method(allowed) => {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
-            Problem::Refused(_) => {
+            Problem::RateLimited(exceeded) => {
+                headers.insert(RETRY_AFTER, exceeded.retry_after_s.into());
+            }
+            Problem::Denied(denied) => {
+                headers.insert(WWW_AUTHENTICATE, challenge(*denied));
+            }
+            Problem::Refused(_) | Problem::TooManyStreams(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
             }
             // Some of the body is still to come and will not be read: the connection cannot be used again.
@@ -125,6 +175,39 @@ impl Problem {
         }
         reply
     }
+}
+
+/// RFC 6750, section 3: without a token no more is said than that one is needed; with one, that it is no good.
+fn challenge(denied: Denied) -> HeaderValue {
+    match denied {
+        Denied::Missing => HeaderValue::from_static("Bearer realm=\"fanfare\""),
+        _ => {
+            let why = describe(denied);
+            let value = format!("Bearer realm=\"fanfare\", error=\"invalid_token\", error_description=\"{why}\"");
+            HeaderValue::from_str(&value).expect("the descriptions are plain ASCII")
+        }
+    }
+}
+
+/// What is wrong with what was shown, in the characters that RFC 6750 allows: printable ASCII but `"` and `\`.
+fn describe(denied: Denied) -> &'static str {
+    match denied {
+        Denied::Missing => "a token or a key is needed",
+        Denied::Malformed => "the token cannot be read",
+        Denied::Untrusted => "the token is not signed by a key that is trusted here",
+        Denied::Expired => "the token has expired",
+        Denied::NotYet => "the token is not valid yet",
+        Denied::Elsewhere => "the token is for another audience or from another issuer",
+        Denied::UnknownKey => "there is no such key",
+    }
+}
+
+/// Says in `X-RateLimit-*` what is left of a limit: `Limit` and `Remaining` in requests, `Reset` in seconds since 1970.
+pub fn tell_allowance(reply: &mut Reply, allowance: &Allowance) {
+    let headers = reply.headers_mut();
+    headers.insert(X_RATELIMIT_LIMIT, allowance.limit.into());
+    headers.insert(X_RATELIMIT_REMAINING, allowance.remaining.into());
+    headers.insert(X_RATELIMIT_RESET, allowance.reset_s.into());
 }
 
 impl From<Invalid> for Problem {
@@ -139,6 +222,24 @@ impl From<Refused> for Problem {
     }
 }
 
+impl From<Exceeded> for Problem {
+    fn from(exceeded: Exceeded) -> Problem {
+        Problem::RateLimited(exceeded)
+    }
+}
+
+impl From<TooManyStreams> for Problem {
+    fn from(too_many: TooManyStreams) -> Problem {
+        Problem::TooManyStreams(too_many)
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Problem {
+        Problem::Denied(denied)
+    }
+}
+
 #[derive(Serialize)]
 struct Envelope<'a> {
     success: bool,
@@ -148,6 +249,13 @@ struct Envelope<'a> {
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     code: &'static str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct GoEnvelope<'a> {
+    success: bool,
+    error: &'static str,
     message: &'a str,
 }
 
@@ -164,4 +272,77 @@ pub fn text_reply(status: StatusCode, content_type: &'static str, body: impl Int
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// A reply's status, body, and this header.
+    fn told(problem: &Problem, header: &str) -> (u16, String, String) {
+        let reply = problem.reply();
+        let header = reply.headers().get(header).map_or("", |value| value.to_str().expect("it is text")).to_owned();
+        let status = reply.status().as_u16();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("there are threads");
+        let body = runtime.block_on(reply.into_body().collect()).expect("it is all here").to_bytes();
+        (status, String::from_utf8(body.to_vec()).expect("it is text"), header)
+    }
+
+    #[test]
+    fn past_the_publish_limit_it_is_as_the_go_gateway_says() {
+        let allowance = Allowance { limit: 2000, remaining: 1, reset_s: 1_800_000_002 };
+        let problem = Problem::from(Exceeded { allowance, retry_after_s: 2 });
+        let body =
+            r#"{"success":false,"error":"rate limit exceeded","message":"Too many requests. Please try again later."}"#;
+        for (header, value) in [
+            ("retry-after", "2"),
+            ("x-ratelimit-limit", "2000"),
+            ("x-ratelimit-remaining", "1"),
+            ("x-ratelimit-reset", "1800000002"),
+            ("content-type", "application/json"),
+        ] {
+            assert_eq!(told(&problem, header), (429, body.to_owned(), value.to_owned()));
+        }
+    }
+
+    #[test]
+    fn who_is_not_known_is_told_how_to_be() {
+        let (status, body, header) = told(&Denied::Missing.into(), "www-authenticate");
+        assert_eq!((status, &*header), (401, "Bearer realm=\"fanfare\""));
+        assert_eq!(
+            body,
+            r#"{"success":false,"error":{"code":"token_missing","message":"a token or a key is needed"}}"#
+        );
+        for (denied, code) in [
+            (Denied::Malformed, "token_malformed"),
+            (Denied::Untrusted, "token_untrusted"),
+            (Denied::Expired, "token_expired"),
+            (Denied::NotYet, "token_not_yet_valid"),
+            (Denied::Elsewhere, "token_for_elsewhere"),
+            (Denied::UnknownKey, "key_unknown"),
+        ] {
+            let (status, body, header) = told(&denied.into(), "www-authenticate");
+            assert_eq!(status, 401);
+            assert!(body.contains(&format!("\"code\":\"{code}\"")), "{body}");
+            let (fixed, why) = header.rsplit_once("error_description=\"").expect("it has one");
+            assert_eq!(fixed, "Bearer realm=\"fanfare\", error=\"invalid_token\", ");
+            let why = why.strip_suffix('"').expect("it is closed");
+            assert!(why.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\'), "{why}");
+            assert!(body.contains(why), "{body}");
+        }
+    }
+
+    #[test]
+    fn who_holds_too_much_or_may_not_is_told_so() {
+        let (status, body, retry) = told(&TooManyStreams::OfUser(64).into(), "retry-after");
+        assert_eq!((status, &*retry), (429, RETRY_AFTER_S));
+        assert!(body.contains(r#""error":{"code":"too_many_streams_of_user","message":"this user holds 64"#), "{body}");
+        let (_, body, _) = told(&TooManyStreams::OfAddress(9).into(), "retry-after");
+        assert!(body.contains(r#""code":"too_many_streams_of_address""#), "{body}");
+        let forbidden = Problem::Forbidden("no".to_owned());
+        let body = r#"{"success":false,"error":{"code":"forbidden","message":"no"}}"#.to_owned();
+        assert_eq!(told(&forbidden, "www-authenticate"), (403, body, String::new()));
+    }
 }

@@ -1,0 +1,203 @@
+//! API keys: what services publish with. Of a key only its SHA-256 is kept. A fast hash is right here, other than for
+//! passwords: keys are made at random, and what has 128 random bits is not guessed however fast one guesses.
+
+mod digest;
+mod read;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::{Denied, Identity};
+use crate::event::Invalid;
+use crate::limit::{Meter, Rate};
+use crate::pattern::Pattern;
+
+use digest::Digest;
+use read::{KeyFile, Stamp};
+pub use read::{KeySources, KeysConfig};
+
+/// Keys at most: a presented one is compared with all of them.
+pub const KEYS_MAX: usize = 1000;
+
+/// A key, without the key itself.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its name, and the topics that it is good for.
+    pub identity: Identity,
+    /// Whether it may administer the broker. Such a key may also publish and listen to everything.
+    pub admin: bool,
+    /// The publish requests that may be made with it.
+    pub meter: Meter,
+    digest: Digest,
+}
+
+impl Key {
+    fn new(name: &str, digest: Digest, publish: Box<[Pattern]>, admin: bool, meter: Meter) -> Key {
+        let everything = || Box::from([Pattern::All]);
+        let identity = Identity {
+            user: None,
+            name: name.into(),
+            expires: None,
+            sees_everyone: admin,
+            may_listen: if admin { everything() } else { Box::default() },
+            may_publish: if admin { everything() } else { publish },
+        };
+        Key { identity, admin, meter, digest }
+    }
+}
+
+/// The keys there are.
+#[derive(Debug)]
+pub struct Keys {
+    environment: Vec<Key>,
+    /// The rate of keys that come without one.
+    rate: Option<Rate>,
+    /// The file, as it was read at the start.
+    file: Option<(PathBuf, Option<Stamp>)>,
+    ring: ArcSwap<Vec<Arc<Key>>>,
+}
+
+impl Keys {
+    /// The keys as they were read.
+    pub fn new(config: KeysConfig) -> Keys {
+        let KeysConfig { rate, environment, file } = config;
+        let from_file = file.iter().flat_map(|file| &file.keys);
+        let ring = environment.iter().chain(from_file).cloned().map(Arc::new).collect();
+        let file = file.map(|file| (file.path, file.stamp));
+        Keys { environment, rate, file, ring: ArcSwap::from_pointee(ring) }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ring.load().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The key that a request presents.
+    ///
+    /// # Errors
+    /// [`Denied::UnknownKey`].
+    pub fn find(&self, presented: &str) -> Result<Arc<Key>, Denied> {
+        let digest = Digest::of(presented);
+        // All of them, each in constant time: how long it takes tells nothing of how near a guess came. No two have
+        // the same digest.
+        let ring = self.ring.load();
+        let found = ring.iter().fold(None, |found, key| if key.digest.is(&digest) { Some(key) } else { found });
+        found.cloned().ok_or(Denied::UnknownKey)
+    }
+
+    /// Looks at the file every so often, and reads it where it has changed; for ever, or not at all where there is no
+    /// file. One that cannot be used is logged, once, and the keys stay as they are.
+    ///
+    /// A file is best replaced by renaming another over it: one that is written in place may be read half written, and
+    /// until the next look keys are missing.
+    pub async fn keep_fresh(&self, every: Duration) {
+        let Some((path, stamp)) = &self.file else { return };
+        let (rate, mut seen) = (self.rate, *stamp);
+        loop {
+            tokio::time::sleep(every).await;
+            let path = path.clone();
+            let look = move || {
+                let stamp = Stamp::of(&path);
+                (stamp != seen).then(|| (stamp, KeyFile::read(&path, rate)))
+            };
+            let Ok(Some((stamp, read))) = tokio::task::spawn_blocking(look).await else { continue };
+            seen = stamp;
+            match read.and_then(|file| self.renew(file)) {
+                Ok(keys) => tracing::info!(keys, "the file of keys has changed"),
+                Err(Invalid(why)) => tracing::error!("the file of keys has changed and is not used: {why}"),
+            }
+        }
+    }
+
+    /// Puts the file's keys in the place of those it had before. Who goes on with a key by the same name goes on with
+    /// what is left of its rate.
+    fn renew(&self, file: KeyFile) -> Result<usize, Invalid> {
+        let before = self.ring.load();
+        let mut ring: Vec<Key> = self.environment.iter().chain(&file.keys).cloned().collect();
+        read::check_together(&ring)?;
+        for key in &mut ring {
+            if let Some(same) = before.iter().find(|other| other.identity.name == key.identity.name) {
+                key.meter.bucket = same.meter.bucket.clone();
+            }
+        }
+        self.ring.store(Arc::new(ring.into_iter().map(Arc::new).collect()));
+        Ok(self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::clock::Now;
+
+    /// Keys from the environment only.
+    fn keys(list: &str, admin: Option<&str>) -> Keys {
+        let sources = KeySources { file: None, list: Some(list.to_owned()), admin: admin.map(str::to_owned) };
+        Keys::new(KeysConfig::read(sources, Rate::new(1, 3)).expect("they are good"))
+    }
+
+    fn file(text: &str) -> KeyFile {
+        KeyFile::parse(Path::new("keys.toml"), text, None).expect("it is good")
+    }
+
+    #[test]
+    fn a_key_is_found_by_itself_and_by_nothing_else() {
+        let keys = keys("one:0123456789abcdef,two:0123456789abcdeg", Some("an admin's own key"));
+        assert_eq!(keys.len(), 3);
+        let found = keys.find("0123456789abcdeg").expect("it is there");
+        assert_eq!((&*found.identity.name, found.admin), ("two", false));
+        assert!(found.identity.may_listen.is_empty() && *found.identity.may_publish == [Pattern::All]);
+        let found = keys.find("an admin's own key").expect("it is there");
+        assert!(&*found.identity.name == "admin" && found.admin && found.identity.sees_everyone);
+        for presented in ["", "one", "0123456789abcde", "0123456789abcdef ", "two:0123456789abcdeg"] {
+            assert_eq!(keys.find(presented).err(), Some(Denied::UnknownKey), "{presented:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_printed() {
+        let keys = keys("one:0123456789abcdef", Some("an admin's own key"));
+        let printed = format!("{keys:?}");
+        // The digest of the first, as it would be printed in either way.
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"0123456789abcdef");
+        let digest = digest.as_ref();
+        let hexadecimal = format!("{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2]);
+        let decimal = format!("{}, {}, {}", digest[0], digest[1], digest[2]);
+        for secret in ["0123456789", "own key", &hexadecimal, &decimal] {
+            assert!(!printed.contains(secret), "{secret:?} in {printed}");
+        }
+        assert!(printed.contains("one"), "but its name is: {printed}");
+    }
+
+    #[test]
+    fn a_new_file_takes_the_old_ones_place_and_rates_go_on() {
+        let keys = keys("one:0123456789abcdef", None);
+        let now = Now::from_unix_ms(1_800_000_000_000);
+        let one = keys.find("0123456789abcdef").expect("it is there");
+        assert!((0..3).all(|_| one.meter.take(now).is_ok()) && one.meter.take(now).is_err());
+
+        let hash = |text: &str| Digest::of(text).to_text();
+        let entry = |name: &str, key: &str| format!("[[key]]\nname = {name:?}\nhash = {:?}\n", hash(key));
+        assert_eq!(keys.renew(file(&entry("file", "first"))).expect("it is good"), 2);
+        assert!(keys.find("first").is_ok());
+        let one = keys.find("0123456789abcdef").expect("it stays");
+        assert!(one.meter.take(now).is_err(), "its bucket is no fuller than before");
+
+        assert_eq!(keys.renew(file(&entry("file", "second"))).expect("it is good"), 2);
+        assert!(keys.find("first").is_err() && keys.find("second").is_ok());
+        for (name, key) in [("one", "third"), ("third", "0123456789abcdef")] {
+            assert!(keys.renew(file(&entry(name, key))).is_err(), "the environment has that name, or that key");
+            assert!(keys.find("second").is_ok(), "and all is as before");
+        }
+    }
+}
