@@ -25,6 +25,7 @@
 //! | `server/tls/mod.rs`, `certificate.rs`, `handshake.rs` | How does it come in encrypted, and as whom? |
 //! | `server/service.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
+//! | `auth/mod.rs`, `auth/keys/mod.rs`, `limit/mod.rs` | Who asks, what may they do, and how much of it? |
 //! | `http/publish.rs`, `event.rs` | What is an event, and what is refused? |
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |

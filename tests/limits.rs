@@ -1,0 +1,53 @@
+//! The limits' settings: their defaults, what follows from what, and that 0 is none.
+
+use fanfare::config::{Config, Stop};
+use fanfare::limit::{LimitConfig, Rate};
+
+#[track_caller]
+fn limits(flags: &[&str]) -> LimitConfig {
+    let arguments = ["fanfare"].iter().chain(flags).map(std::ffi::OsString::from);
+    match Config::read(arguments, 20_000) {
+        Ok(config) => config.limit,
+        Err(Stop::Wrong(why)) => panic!("{flags:?}: {why}"),
+        Err(Stop::Asked(text)) => panic!("{flags:?}: {text}"),
+    }
+}
+
+#[test]
+fn a_deployment_has_limits_unless_it_wants_others() {
+    let limit = limits(&[]);
+    assert_eq!(limit.publishes, Rate::new(1000, 2000));
+    assert_eq!(limit.connections, Rate::new(500, 2000));
+    assert_eq!((limit.streams_per_address, limit.streams_per_user), (Some(4096), Some(64)));
+    assert!(!limit.loopback);
+}
+
+#[test]
+fn a_burst_follows_its_rate_unless_it_is_set() {
+    assert_eq!(limits(&["--publish-rate", "7"]).publishes, Rate::new(7, 14));
+    assert_eq!(limits(&["--publish-rate", "7", "--publish-burst", "1"]).publishes, Rate::new(7, 1));
+    assert_eq!(limits(&["--publish-burst", "9"]).publishes, Rate::new(1000, 9));
+    assert_eq!(limits(&["--connections-per-second", "1000000"]).connections, Rate::new(1_000_000, 4_000_000));
+    assert_eq!(limits(&["--publish-rate", "1000000"]).publishes, Rate::new(1_000_000, 2_000_000));
+}
+
+#[test]
+fn nought_is_no_limit() {
+    let flags = ["publish-rate", "connections-per-second", "streams-per-address", "streams-per-user", "key-rate"];
+    let flags: Vec<String> = flags.iter().map(|flag| format!("--{flag}=0")).collect();
+    let limit = limits(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((limit.publishes, limit.connections), (None, None));
+    assert_eq!((limit.streams_per_address, limit.streams_per_user), (None, None));
+}
+
+#[test]
+fn loopback_is_limited_where_it_is_wanted() {
+    for (flags, expected) in [
+        (&["--limit-loopback"][..], true),
+        (&["--limit-loopback=true"], true),
+        (&["--limit-loopback", "false"], false),
+        (&["--limit-loopback", "--publish-rate=5"], true),
+    ] {
+        assert_eq!(limits(flags).loopback, expected, "{flags:?}");
+    }
+}
