@@ -2,6 +2,15 @@
 //!
 //! Nothing here knows HTTP. Texts that came in a header or a query go in, a [`Identity`] or a reason to refuse comes out;
 //! neither ever holds the secret itself, so neither can be logged with it.
+//!
+//! A token: `token` is what is set up and asked; `signature` says who signed a text, `claims` what it says, `jwks`
+//! keeps the keys of an issuer that changes them, and `fetch` gets those from where they are published.
+
+mod claims;
+mod fetch;
+mod jwks;
+mod signature;
+pub mod token;
 
 pub mod keys;
 
@@ -55,4 +64,7 @@ pub enum Denied {
     Elsewhere,
     /// There is no such key.
     UnknownKey,
+    /// It names a signing key that is not among those held. The issuer may have changed its keys:
+    /// [`token::Verifier::refresh`] may bring it.
+    UnknownSigner,
 }
