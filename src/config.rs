@@ -9,10 +9,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 
 use crate::auth::keys::{KeySources, KeysConfig};
+use crate::auth::token::{ClaimsConfig, JwksConfig, KeySource, Mode, Place, Secret, TokenConfig, Verifier};
+use crate::clock::Now;
 use crate::event::Invalid;
 use crate::fanout::FanoutConfig;
 use crate::frame::HeartbeatStyle;
@@ -77,6 +80,21 @@ impl FromStr for Address {
     }
 }
 
+/// A moment, written as RFC 3339 has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub Now);
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Moment, String> {
+        let moment = text.parse::<Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
+        moment
+            .map(|ms| Moment(Now::from_unix_ms(ms)))
+            .ok_or_else(|| format!("{text:?} is no moment; expected one such as 2027-01-31T12:00:00Z"))
+    }
+}
+
 /// Any number of things, separated by commas; in the file, an array of them too. Empty ones are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
@@ -126,7 +144,13 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-impl<'de, T: FromStr<Err = String>> Deserialize<'de> for List<T> {
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<List<T>, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a string or an array of strings")]
@@ -337,6 +361,52 @@ settings! {
     /// How log lines look [default: text].
     #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
+    /// Who needs a token: nobody (they are not looked at), nobody but a token that is there must be good, or everybody
+    /// [default: required where there is a key to verify them with, else off].
+    #[arg(long, env = "FANFARE_AUTH", value_name = "MODE")]
+    auth: Mode,
+    /// The secret that tokens are signed with. As a flag it is seen by all who can list this machine's processes:
+    /// better is the variable [default: none].
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    jwt_secret: Secret,
+    /// The secret before that one, for tokens that are still signed with it (see --jwt-previous-until) [default: none].
+    #[arg(long, env = "FANFARE_JWT_PREVIOUS_SECRET", hide_env_values = true, value_name = "SECRET")]
+    jwt_previous_secret: Secret,
+    /// When the previous secret ends to count, as RFC 3339 [default: none].
+    #[arg(long, env = "FANFARE_JWT_PREVIOUS_UNTIL", value_name = "TIME")]
+    jwt_previous_until: Moment,
+    /// A file with the public key that tokens are verified with, in PEM [default: none].
+    #[arg(long, env = "FANFARE_JWT_KEY", value_name = "FILE")]
+    jwt_key: PathBuf,
+    /// The issuer's JSON Web Key Set: a file, or a URL of https (or http, within a network that can be trusted)
+    /// [default: none].
+    #[arg(long, env = "FANFARE_JWKS", value_name = "FILE|URL")]
+    jwks: String,
+    /// How often the key set is read; one more time when a token names an unknown key, but at most every 10s
+    /// [default: 5m].
+    #[arg(long, env = "FANFARE_JWKS_REFRESH", value_name = "SPAN")]
+    jwks_refresh: Span,
+    /// What tokens may be signed with, of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
+    /// and EdDSA, separated by commas [default: HS256 with a secret, RS256 with a key set, what the key is for with a
+    /// key file].
+    #[arg(long, env = "FANFARE_JWT_ALGORITHMS", value_name = "LIST")]
+    jwt_algorithms: List<String>,
+    /// Who tokens must be for, one of these (claim `aud`), separated by commas [default: none; a token that is for
+    /// somebody is refused].
+    #[arg(long, env = "FANFARE_JWT_AUDIENCE", value_name = "LIST")]
+    jwt_audience: List<String>,
+    /// Who tokens must come from, one of these (claim `iss`), separated by commas [default: anybody].
+    #[arg(long, env = "FANFARE_JWT_ISSUER", value_name = "LIST")]
+    jwt_issuer: List<String>,
+    /// How far the issuer's clock may be from this machine's; tokens last that much longer, at most 1h [default: 60s].
+    #[arg(long, env = "FANFARE_JWT_LEEWAY", value_name = "SPAN")]
+    jwt_leeway: Span,
+    /// Roles (claim `roles`) that see the events of all users, separated by commas [default: admin].
+    #[arg(long, env = "FANFARE_ALL_SEEING_ROLES", value_name = "LIST")]
+    all_seeing_roles: List<String>,
+    /// A cookie that a token may come in, since EventSource sends no headers of one's own [default: none].
+    #[arg(long, env = "FANFARE_AUTH_COOKIE", value_name = "NAME")]
+    auth_cookie: String,
 }
 
 /// The whole configuration: the sum of the parts' own.
@@ -376,6 +446,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Options of sockets.
     pub socket: SocketConfig,
+    /// How tokens are treated.
+    pub tokens: TokenConfig,
 }
 
 /// Why there is no configuration.
@@ -404,7 +476,11 @@ impl Config {
             Some(path) => {
                 let wrong = |error: &dyn fmt::Display| Stop::Wrong(format!("{}: {error}", path.display()));
                 let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-                toml::from_str(&text).map_err(|error| wrong(&error))?
+                toml::from_str(&text).map_err(|error| match text.contains("secret") {
+                    // It would show the line that is wrong.
+                    true => wrong(&unquoted(&error, &text)),
+                    false => wrong(&error),
+                })?
             }
         };
         let settings = flags.settings.or(file);
@@ -412,7 +488,8 @@ impl Config {
         Config::from(settings, flags.nivo, keys, file_limit).map_err(Stop::Wrong)
     }
 
-    fn from(settings: Settings, nivo: Nivo, keys: KeySources, file_limit: usize) -> Result<Config, String> {
+    fn from(mut settings: Settings, nivo: Nivo, keys: KeySources, file_limit: usize) -> Result<Config, String> {
+        let tokens = tokens(&mut settings)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard on
         // every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
@@ -490,8 +567,102 @@ impl Config {
                 // The kernel counts it in milliseconds, in 31 bits.
                 peer_timeout: peer_timeout.min(Duration::from_millis(i32::MAX as u64)),
             },
+            tokens,
         })
     }
+}
+
+/// How long a key set is not read again, whatever tokens say.
+const JWKS_REST: Duration = Duration::from_secs(10);
+
+/// Takes what concerns tokens out of the settings, and tries it: a key that nothing can be verified with is a wrong
+/// setting.
+fn tokens(settings: &mut Settings) -> Result<TokenConfig, String> {
+    let keys = key_source(settings)?;
+    let mode = match (settings.auth, &keys) {
+        (Some(mode @ (Mode::Optional | Mode::Required)), None) => {
+            return Err(format!(
+                "--auth is {mode:?} without a key; expected --jwt-secret, --jwt-key or --jwks with it"
+            ));
+        }
+        (Some(mode), _) => mode,
+        (None, Some(_)) => Mode::Required,
+        (None, None) => Mode::Off,
+    };
+    let list = |given: Option<List<String>>| given.map(|List(items)| items);
+    let leeway = settings.jwt_leeway.map_or(Duration::from_secs(60), |Span(span)| span);
+    if leeway > Duration::from_secs(3600) {
+        return Err(format!("--jwt-leeway is {leeway:?}; expected a span up to 1h"));
+    }
+    let cookie = settings.auth_cookie.take();
+    if let Some(name) = cookie.as_deref().filter(|name| !is_token(name)) {
+        return Err(format!("--auth-cookie is {name:?}; expected a cookie's name (RFC 6265), such as session"));
+    }
+    let tokens = TokenConfig {
+        mode,
+        keys,
+        claims: ClaimsConfig {
+            audience: list(settings.jwt_audience.take()).unwrap_or_default(),
+            issuer: list(settings.jwt_issuer.take()).unwrap_or_default(),
+            leeway,
+            all_seeing_roles: list(settings.all_seeing_roles.take()).unwrap_or_else(|| vec!["admin".to_owned()]),
+        },
+        cookie,
+    };
+    if tokens.mode != Mode::Off || tokens.keys.is_some() {
+        Verifier::new(&tokens)?;
+    }
+    Ok(tokens)
+}
+
+fn key_source(settings: &mut Settings) -> Result<Option<KeySource>, String> {
+    let algorithms = match settings.jwt_algorithms.take() {
+        None => Vec::new(),
+        Some(List(names)) => names.iter().map(|name| algorithm(name)).collect::<Result<_, _>>()?,
+    };
+    let previous = match (settings.jwt_previous_secret.take(), settings.jwt_previous_until) {
+        (Some(secret), Some(Moment(until))) => Some((secret, until)),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err("--jwt-previous-secret has no end; expected --jwt-previous-until with it".to_owned());
+        }
+        (None, Some(_)) => {
+            return Err("--jwt-previous-until is alone; expected --jwt-previous-secret with it".to_owned());
+        }
+    };
+    let refresh = span("jwks-refresh", settings.jwks_refresh, Duration::from_secs(300))?;
+    match (settings.jwt_secret.take(), settings.jwt_key.take(), settings.jwks.take()) {
+        (Some(current), None, None) => Ok(Some(KeySource::Secret { current, previous, algorithms })),
+        (None, ..) if previous.is_some() => {
+            Err("--jwt-previous-secret is alone; expected --jwt-secret with it".to_owned())
+        }
+        (None, Some(file), None) => Ok(Some(KeySource::Pem { file, algorithms })),
+        (None, None, Some(place)) => Ok(Some(KeySource::Jwks(JwksConfig {
+            place: Place::from(&*place),
+            algorithms: if algorithms.is_empty() { vec![Algorithm::RS256] } else { algorithms },
+            refresh,
+            rest: JWKS_REST,
+        }))),
+        (None, None, None) => Ok(None),
+        _ => Err("more than one of --jwt-secret (or JWT_SECRET), --jwt-key and --jwks; expected one".to_owned()),
+    }
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, String> {
+    let wrong =
+        |_| format!("--jwt-algorithms has {name:?}; expected HS256, RS256, ES256, EdDSA or another that --help names");
+    name.parse().map_err(wrong)
+}
+
+/// Whether this is a token of RFC 9110, section 5.6.2, as a cookie's name is one.
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// What is wrong with the file and where, without showing it.
+fn unquoted(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 /// How the files that may be open are shared out.

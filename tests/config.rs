@@ -55,6 +55,19 @@ const FLAGS: &[(&str, &str)] = &[
     ("grace", "100000 years"),
     ("log-format", "xml"),
     ("service-port", "99999"),
+    ("auth", "perhaps"),
+    ("jwt-secret", ""),
+    ("jwt-previous-secret", "a secret that ends never"),
+    ("jwt-previous-until", "tomorrow"),
+    ("jwt-key", "no/such/key.pem"),
+    ("jwks", "no/such/set.json"),
+    ("jwks-refresh", "daily"),
+    ("jwt-algorithms", "HS256,none"),
+    ("jwt-audience", "a,,b"),
+    ("jwt-issuer", ""),
+    ("jwt-leeway", "-1s"),
+    ("all-seeing-roles", ","),
+    ("auth-cookie", "a b"),
 ];
 
 /// Values that can be read and make no sense.
@@ -76,12 +89,20 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("publish-rate", "1000001"),
     ("publish-burst", "0"),
     ("connections-per-second", "1000001"),
+    ("auth", "required"),
+    ("auth", "optional"),
+    ("jwt-previous-until", "2027-01-31T12:00:00Z"),
+    ("jwt-leeway", "2h"),
+    ("jwks", "https://"),
+    ("jwks", "http://user:password@127.0.0.1/keys"),
+    ("jwks-refresh", "1ms"),
 ];
 
 fn variable(flag: &str) -> String {
     match flag {
         "service-port" => "SERVICE_PORT".to_owned(),
         "cors-origins" => "CORS_ORIGINS".to_owned(),
+        "jwt-secret" => "JWT_SECRET".to_owned(),
         flag => format!("FANFARE_{}", flag.to_uppercase().replace('-', "_")),
     }
 }
@@ -160,6 +181,62 @@ fn a_bad_file_is_named_with_what_was_expected() {
 }
 
 #[test]
+fn what_contradicts_itself_about_tokens_is_refused() {
+    let pem = file("key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let pem = pem.to_str().expect("text");
+    let until = "--jwt-previous-until=2027-01-31T12:00:00Z";
+    for (flags, named) in [
+        (&["--jwt-secret=a", "--jwt-key", pem][..], "jwt-key"),
+        (&["--jwt-secret=a", "--jwks=https://issuer.example/keys"], "jwks"),
+        (&["--jwt-secret=a", "--jwt-algorithms=RS256"], "RS256"),
+        (&["--jwt-secret=a", "--jwt-previous-secret=", until], "jwt-previous-secret"),
+        (&["--jwt-previous-secret=a", until], "jwt-secret"),
+        (&["--jwks=https://issuer.example/keys", "--jwt-algorithms=HS256"], "HS256"),
+        (&["--jwt-key", pem], "PUBLIC KEY"),
+    ] {
+        let output = fanfare().args(flags).output().expect("it runs");
+        assert_refused(&output, named, "", "a contradiction about");
+    }
+}
+
+#[test]
+fn a_secret_is_in_no_message() {
+    const SECRET: &str = "correct-horse-battery-staple";
+    let flag = format!("--jwt-secret={SECRET}");
+    let previous = format!("--jwt-previous-secret={SECRET}");
+    let arguments = [
+        vec![&*flag, "--jwt-algorithms=RS256"],
+        vec![&flag, "--shards=many"],
+        vec![&flag, "--jwks=nowhere"],
+        vec![&previous],
+        vec!["--jwks=http://me:correct-horse-battery-staple@127.0.0.1/keys"],
+        vec![&flag, "--help"],
+    ];
+    for arguments in arguments {
+        let output = fanfare().args(&arguments).env("JWT_SECRET", SECRET).output().expect("it runs");
+        let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!said.is_empty() && !said.contains("horse"), "{arguments:?}: {said}");
+    }
+    for (name, text) in [
+        ("secret-unclosed", format!("shards = 1\njwt-secret = \"{SECRET}\n")),
+        ("secret-bare", format!("jwt-secret = {SECRET}\n")),
+        ("secret-type", format!("jwt-secret = [\"{SECRET}\"]\n")),
+        ("secret-twice", format!("jwt-secret = \"{SECRET}\"\njwt-secret = \"{SECRET}\"\n")),
+        ("secret-beside", format!("jwt-secret = \"{SECRET}\"\nshards = \"{{\"\n")),
+    ] {
+        let output = fanfare().arg("--config").arg(file(name, &text)).output().expect("it runs");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(64), "{text}: {said}");
+        assert!(said.contains("line ") && !said.contains("horse"), "{said}");
+    }
+    let mut command = fanfare();
+    command.args(["--listen", "127.0.0.1:0", "--log", "trace"]).env("JWT_SECRET", SECRET);
+    let server = Server::spawn(command);
+    assert_eq!(server.get("/health").status, 200);
+    assert!(!server.log().contains("horse"), "{}", server.log());
+}
+
+#[test]
 fn an_unknown_flag_and_a_bad_log_filter_are_refused() {
     for arguments in [&["--sharts", "2"][..], &["--shards"], &["serve"], &["--log", "fanfare=loudly"]] {
         let output = fanfare().args(arguments).output().expect("it runs");
@@ -227,8 +304,17 @@ fn help_explains_every_flag_with_unit_and_default() {
             "limit-loopback" => "<BOOL>",
             "heartbeat-style" => "<STYLE>",
             "log-format" => "<FORMAT>",
+            "auth" => "<MODE>",
+            "jwt-secret" | "jwt-previous-secret" => "<SECRET>",
+            "jwt-previous-until" => "<TIME>",
+            "jwt-key" => "<FILE>",
+            "jwks" => "<FILE|URL>",
+            "jwt-algorithms" | "jwt-audience" | "jwt-issuer" | "all-seeing-roles" => "<LIST>",
+            "auth-cookie" => "<NAME>",
             "heartbeat" | "retry" | "stall-timeout" | "peer-timeout" | "history-age" | "head-timeout"
-            | "body-timeout" | "idle-timeout" | "idempotency-window" | "grace" => "<SPAN>",
+            | "body-timeout" | "idle-timeout" | "idempotency-window" | "grace" | "jwks-refresh" | "jwt-leeway" => {
+                "<SPAN>"
+            }
             "cors-origins" => "<ORIGINS>",
             "trusted-proxies" => "<NETWORKS>",
             "proxy-header" => "<HEADER>",

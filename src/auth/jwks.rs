@@ -4,7 +4,6 @@
 //! when a token names a key that is not in it, but never more often than the configured rest allows, whatever tokens
 //! say. Where it cannot be read, the keys that are held stay.
 
-use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -53,15 +52,6 @@ impl From<&str> for Place {
     }
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::File(path) => path.display().fmt(f),
-            Place::Url(url) => f.write_str(url),
-        }
-    }
-}
-
 /// The largest key set, in bytes.
 const SET_MAX: usize = 1 << 20;
 
@@ -100,9 +90,14 @@ impl Jwks {
         let (source, keys) = match &config.place {
             Place::Url(url) => (Source::Url(Fetcher::new(url)?), KeySet::default()),
             Place::File(path) => {
-                let keys = KeySet::parse(&read(path)?, &config.algorithms)?;
+                let keys = read(path).and_then(|text| KeySet::parse(&text, &config.algorithms));
+                let keys = keys.map_err(|why| format!("{}: {why}", path.display()))?;
                 if keys.keys.is_empty() {
-                    return Err(format!("it has no key to use; expected a public key for {:?}", config.algorithms));
+                    let expected = &config.algorithms;
+                    return Err(format!(
+                        "{} has no key to use; expected a public key for {expected:?}",
+                        path.display()
+                    ));
                 }
                 (Source::File(path.clone()), keys)
             }
@@ -171,9 +166,8 @@ impl Jwks {
 /// Reads a file, up to one byte more than a key set may have.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(SET_MAX as u64 + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    Ok(text)
+    let read = File::open(path).and_then(|file| file.take(SET_MAX as u64 + 1).read_to_end(&mut text));
+    read.map(|_| text).map_err(|error| format!("{error}; expected a file with a JSON Web Key Set"))
 }
 
 /// The keys of one reading.
