@@ -29,6 +29,8 @@
 //! | `http/publish.rs`, `event.rs` | What is an event, and what is refused? |
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
+//! | `auth/mod.rs`, `token.rs`, `signature.rs`, `claims.rs` | Who asks, how is it proved, and what may they do? |
+//! | `auth/jwks.rs`, `fetch.rs` | How are an issuer's keys kept fresh? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
 //! | `log/mod.rs`, `order.rs`, `topic.rs` | What is kept, for how long, and how is it found again? |
 //! | `http/subscribe.rs`, `server/connection.rs` | How does a request become a stream? |

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::{StatusCode, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -66,7 +66,7 @@ impl Fetcher {
             match answer.status() {
                 StatusCode::OK => {
                     let body = Limited::new(answer.into_body(), most).collect().await;
-                    body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
+                    body.map(Collected::to_bytes).map_err(|error| error.to_string())
                 }
                 status => Err(format!("the answer is {status}; expected 200")),
             }

@@ -2,7 +2,7 @@
 //!
 //! Tokens are verified with the set that is held, without waiting. One task reads the set: periodically, and soon
 //! when a token names a key that is not in it, but never more often than the configured rest allows, whatever tokens
-//! say. Where it cannot be read, the keys that are held stay.
+//! say. Where it cannot be read, the keys that are held stay; a set without a key, in contrast, is believed.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -75,7 +75,7 @@ pub(super) struct Jwks {
 #[derive(Debug)]
 enum Source {
     File(PathBuf),
-    Url(Fetcher),
+    Url(Box<Fetcher>),
 }
 
 impl Jwks {
@@ -88,17 +88,13 @@ impl Jwks {
             return Err(format!("{hmac:?} needs a secret, and published keys are none; expected RS, PS, ES or EdDSA"));
         }
         let (source, keys) = match &config.place {
-            Place::Url(url) => (Source::Url(Fetcher::new(url)?), KeySet::default()),
+            Place::Url(url) => (Source::Url(Box::new(Fetcher::new(url)?)), KeySet::default()),
             Place::File(path) => {
-                let keys = read(path).and_then(|text| KeySet::parse(&text, &config.algorithms));
-                let keys = keys.map_err(|why| format!("{}: {why}", path.display()))?;
-                if keys.keys.is_empty() {
-                    let expected = &config.algorithms;
-                    return Err(format!(
-                        "{} has no key to use; expected a public key for {expected:?}",
-                        path.display()
-                    ));
-                }
+                let read = || {
+                    let keys = KeySet::parse(&read(path)?, &config.algorithms)?;
+                    keys.usable(&config.algorithms).map(|()| keys)
+                };
+                let keys = read().map_err(|why| format!("{}: {why}", path.display()))?;
                 (Source::File(path.clone()), keys)
             }
         };
@@ -126,9 +122,9 @@ impl Jwks {
             // Once for each change: an issuer may be away for days.
             match &outcome {
                 Err(why) if trouble.as_ref() != Some(why) => {
-                    tracing::warn!(held = self.held().keys.len(), "the key set for tokens cannot be read: {why}");
+                    tracing::warn!(keys = self.held().keys.len(), "the key set for tokens: {why}");
                 }
-                Ok(()) if trouble.is_some() => tracing::info!("the key set for tokens can be read again"),
+                Ok(()) if trouble.is_some() => tracing::info!("the key set for tokens is good again"),
                 _ => {}
             }
             trouble = outcome.err();
@@ -158,8 +154,9 @@ impl Jwks {
         if keys.names().ne(held.names()) || keys.ignored != held.ignored {
             tracing::info!(keys = keys.keys.len(), ignored = keys.ignored, "the keys for tokens have changed");
         }
+        let outcome = keys.usable(&self.algorithms);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-        Ok(())
+        outcome
     }
 }
 
@@ -207,6 +204,14 @@ impl KeySet {
             keys.retain(|key| key.id.is_some());
         }
         Ok(KeySet { ignored: found - keys.len(), keys })
+    }
+
+    /// Whether there is a key at all.
+    fn usable(&self, algorithms: &[Algorithm]) -> Result<(), String> {
+        match self.keys.is_empty() {
+            true => Err(format!("it has no key to use; expected a public key for {algorithms:?}")),
+            false => Ok(()),
+        }
     }
 
     /// The keys that a token which names its key so, or does not, may be signed with: those of that name. Where there

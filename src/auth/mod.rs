@@ -1,6 +1,6 @@
 //! Who asks: tokens of listeners, keys and tokens of publishers, and what each of them may do.
 //!
-//! Nothing here knows HTTP. Texts that came in a header or a query go in, a [`Identity`] or a reason to refuse comes out;
+//! Nothing here knows the HTTP that is served. Texts that came in a header or a query go in, a [`Identity`] or a reason to refuse comes out;
 //! neither ever holds the secret itself, so neither can be logged with it.
 //!
 //! A token: `token` is what is set up and asked; `signature` says who signed a text, `claims` what it says, `jwks`

@@ -124,7 +124,7 @@ pub struct Verifier {
 enum Keys {
     /// Keys that stay, each with the moment when it ends to count.
     Fixed(Vec<(VerifyingKey, Option<Now>)>),
-    Jwks(Jwks),
+    Jwks(Box<Jwks>),
 }
 
 impl Verifier {
@@ -162,7 +162,9 @@ impl Verifier {
                     .map_err(|error| wrong(&format_args!("{error}; expected a public key in PEM")))?;
                 Keys::Fixed(vec![(VerifyingKey::from_pem(&pem, algorithms).map_err(|why| wrong(&why))?, None)])
             }
-            Some(KeySource::Jwks(jwks)) => Keys::Jwks(Jwks::new(jwks).map_err(|why| format!("--jwks: {why}"))?),
+            Some(KeySource::Jwks(jwks)) => {
+                Keys::Jwks(Box::new(Jwks::new(jwks).map_err(|why| format!("--jwks: {why}"))?))
+            }
         };
         Ok(Verifier { keys, claims: config.claims.clone() })
     }
