@@ -24,7 +24,7 @@ use fanfare::auth::token::{
 };
 use fanfare::clock::Now;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{EncodingKey, crypto};
+use jsonwebtoken::{AlgorithmFamily, EncodingKey, crypto};
 use serde_json::{Value, json};
 
 /// The moment at which all tokens here are looked at: good ones begin before and end after it.
@@ -656,6 +656,13 @@ fn confused(issuer: &Issuer, all: &mut Tokens) {
                 let what = format!("{used:?} with public text {n}, called {told}");
                 all.push((what, sign(&key, used, &header, &claims())));
             }
+        }
+    }
+    // By the right key, but not as it was set up.
+    if let AlgorithmFamily::Hmac | AlgorithmFamily::Rsa = issuer.key.family() {
+        for used in issuer.key.family().algorithms().iter().filter(|used| **used != issuer.algorithm) {
+            let header = json!({"alg": format!("{used:?}"), "kid": "k"}).to_string();
+            all.push((format!("{used:?} by the right key"), sign(&issuer.key, *used, &header, &claims())));
         }
     }
     for told in ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS512", "ES256", "ES384", "EdDSA"] {

@@ -1,7 +1,7 @@
 //! Who asks: tokens of listeners, keys and tokens of publishers, and what each of them may do.
 //!
-//! Nothing here knows the HTTP that is served. Texts that came in a header or a query go in, a [`Identity`] or a reason to refuse comes out;
-//! neither ever holds the secret itself, so neither can be logged with it.
+//! Nothing here knows the HTTP that is served. Texts that came in a header or a query go in, an [`Identity`] or a
+//! reason to refuse comes out; neither ever holds the secret itself, so neither can be logged with it.
 //!
 //! A token: `token` is what is set up and asked; `signature` says who signed a text, `claims` what it says, `jwks`
 //! keeps the keys of an issuer that changes them, and `fetch` gets those from where they are published.
