@@ -731,6 +731,7 @@ fn badly_headed(issuer: &Issuer, all: &mut Tokens) {
     }
     let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
     for header in [
+        format!("[\"{alg}\",\"k\"]"),
         format!("[\"{alg}\",\"k\",false]"),
         format!("\"{alg}\""),
         "null".to_owned(),
@@ -814,6 +815,7 @@ fn badly_claimed(issuer: &Issuer, all: &mut Tokens) {
         "{}".to_owned(),
         format!("{good}"),
         format!("[{good}]"),
+        format!("[{good},null,null,null,\"u\",null,null,null,null,null]"),
         format!("\"{good}\""),
         format!("[{{\"exp\":{good}}}]"),
         format!("{{\"exp\":{good}"),
