@@ -1,4 +1,4 @@
-//! Tokens (issue 3): what an independent library signs is accepted, by secret, by PEM, and by key sets that are
+//! Tokens: what an independent library signs is accepted, by secret, by PEM, and by key sets that are
 //! rotated; and of a good token changed in a thousand ways none is.
 
 #[path = "clients/tools.rs"]
