@@ -1,5 +1,6 @@
 //! The parts, wired; the order in which they start and stop.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,12 +9,17 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::auth::keys::Keys;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::http::access::Access;
 use crate::http::idempotency::Answers;
+use crate::limit::Limits;
+use crate::server::tls::Tls;
 use crate::server::{self, Counts, Service};
 
 /// A broker that listens and does not serve yet.
@@ -21,27 +27,64 @@ use crate::server::{self, Counts, Service};
 pub struct App {
     config: Config,
     listener: TcpListener,
+    tls: Option<(TcpListener, Arc<Tls>)>,
     service: Arc<Service>,
 }
 
+/// Why it cannot start.
+#[derive(Debug)]
+pub enum Cannot {
+    /// A setting is wrong; the text says what was expected.
+    Setting(String),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system does not give what it needs.
+    Start(io::Error),
+}
+
+impl fmt::Display for Cannot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cannot::Setting(why) => f.write_str(why),
+            Cannot::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Cannot::Start(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Cannot {}
+
 impl App {
-    /// Opens the listening socket and starts the shards. To be called within a tokio runtime.
+    /// Opens the listening sockets and starts the shards. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where the address cannot be bound, or the system gives no threads.
-    pub fn start(config: Config) -> io::Result<App> {
-        let listener = server::bind(config.listen, &config.socket)?;
-        let broker = Broker::start(config.log.clone(), &config.fanout)?;
+    /// [`Cannot`].
+    pub fn start(config: Config) -> Result<App, Cannot> {
+        let listen = |address| server::bind(address, &config.socket).map_err(|error| Cannot::Listen(address, error));
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => Some(Arc::new(Tls::load(tls, Now::read()).map_err(Cannot::Setting)?)),
+        };
+        let (keys, limits) = (Keys::new(config.keys.clone()), Limits::new(config.limit.clone()));
+        let access = Access::new(&config.tokens, keys, limits, config.proxies.clone()).map_err(Cannot::Setting)?;
+        let listener = listen(config.listen)?;
+        let tls = match config.tls.as_ref().zip(tls) {
+            None => None,
+            Some((setting, tls)) => Some((listen(setting.listen)?, tls)),
+        };
+        warn_of_open_doors(&access, &config);
+        let broker = Broker::start(config.log.clone(), &config.fanout).map_err(Cannot::Start)?;
         let service = Arc::new(Service {
             broker,
             publish: config.publish.clone(),
             subscribe: config.subscribe.clone(),
+            access,
             cors: config.cors.clone(),
             answers: Answers::new(config.idempotency.clone()),
             counts: Counts::default(),
             request_ids: AtomicU64::new(1),
         });
-        Ok(App { config, listener, service })
+        Ok(App { config, listener, tls, service })
     }
 
     /// Where it can be reached.
@@ -52,15 +95,36 @@ impl App {
         self.listener.local_addr()
     }
 
+    /// Where TLS is spoken, if it is.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn tls_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the draining at once.
     ///
     /// # Errors
     /// Where signals cannot be watched for.
     pub async fn run(self) -> io::Result<()> {
         let mut stop = StopSignals::new()?;
-        let App { config, listener, service } = self;
-        let accepting = tokio::spawn(server::accept(listener, config.server, service.clone()));
-        let aging = tokio::spawn(age(service.clone()));
+        let App { config, listener, tls, service } = self;
+        let mut tasks = JoinSet::new();
+        if let Some((listener, tls)) = tls {
+            tasks.spawn(server::accept_tls(listener, tls.clone(), config.server.clone(), service.clone()));
+            tasks.spawn(tls.keep_fresh());
+        }
+        tasks.spawn(server::accept(listener, config.server, service.clone()));
+        tasks.spawn(age(service.clone()));
+        let fresh = service.clone();
+        tasks.spawn(async move { fresh.access.keys().keep_fresh(LOOK_AT_KEYS).await });
+        let fresh = service.clone();
+        tasks.spawn(async move {
+            if let Some(verifier) = fresh.access.verifier() {
+                verifier.keep_fresh().await;
+            }
+        });
 
         stop.next().await;
         tracing::info!(streams = service.broker.connected(), grace = ?config.grace, "stopping");
@@ -68,13 +132,29 @@ impl App {
             drained = drain(&service, config.grace) => drained,
             () = stop.next() => false,
         };
-        accepting.abort();
-        aging.abort();
+        tasks.abort_all();
         match drained {
             true => tracing::info!("stopped"),
             false => tracing::warn!(streams = service.broker.connected(), "stopped at once"),
         }
         Ok(())
+    }
+}
+
+/// How often the file of keys is looked at.
+const LOOK_AT_KEYS: Duration = Duration::from_secs(2);
+
+/// Says so where anybody who reaches the port may do what elsewhere needs a token or a key.
+fn warn_of_open_doors(access: &Access, config: &Config) {
+    let addresses = [Some(config.listen), config.tls.as_ref().map(|tls| tls.listen)];
+    if addresses.into_iter().flatten().all(|address| address.ip().is_loopback()) {
+        return;
+    }
+    if access.is_open_to_listeners() {
+        tracing::warn!("anybody who reaches this port may listen to everything: see --auth");
+    }
+    if access.is_open_to_publishers() {
+        tracing::warn!("anybody who reaches this port may publish: see --keys-file, FANFARE_KEYS and --auth");
     }
 }
 
@@ -89,6 +169,7 @@ async fn age(service: Arc<Service>) {
         let now = Now::read();
         service.broker.expire(now);
         service.answers.expire(now);
+        service.access.limits().sweep(now);
     }
 }
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::event::Draft;
-use crate::fanout::{Arrival, Fanout, FanoutConfig, Kick, Listed, Puller, Seat, Session, Totals};
+use crate::fanout::{Arrival, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Totals};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
-use crate::log::{Filter, Held, Listening, Log, LogConfig};
+use crate::log::{Filter, Held, Listening, Log, LogConfig, TopicFigures};
 use crate::pattern::Pattern;
 
 /// What a stream asks for.
@@ -35,6 +35,8 @@ pub struct Subscription<'a> {
     pub framing: Framing,
     /// Who listens, where that is to be kept.
     pub session: Option<Box<Session>>,
+    /// What is to be given back when it ends.
+    pub kept: Option<Kept>,
 }
 
 /// Where a stream begins.
@@ -64,6 +66,7 @@ pub struct Admitted {
     told: u64,
     limit: Option<u32>,
     session: Option<Box<Session>>,
+    kept: Option<Kept>,
     /// The stream's first frames, on the wire.
     pub first: Vec<u8>,
 }
@@ -76,10 +79,10 @@ impl Admitted {
 
     /// What its shard gets: `head` is sent before its first frames.
     fn arrival(self, head: Vec<u8>) -> (usize, Arrival) {
-        let Admitted { shard, listening, seat, framing, cursor, told, limit, session, first } = self;
+        let Admitted { shard, listening, seat, framing, cursor, told, limit, session, kept, first } = self;
         let mut opening = head;
         opening.extend_from_slice(&first);
-        (shard, Arrival { opening, listening, framing, cursor, told, limit, seat, session })
+        (shard, Arrival { opening, listening, framing, cursor, told, limit, seat, session, kept })
     }
 }
 
@@ -160,8 +163,8 @@ impl Broker {
             let gap = frame::gap(requested, self.log.id(oldest), reason, now);
             first.extend_from_slice(gap.bytes(asked.framing));
         }
-        let Subscription { framing, limit, session, .. } = asked;
-        Ok(Admitted { shard, listening, seat, framing, cursor, told, limit, session, first })
+        let Subscription { framing, limit, session, kept, .. } = asked;
+        Ok(Admitted { shard, listening, seat, framing, cursor, told, limit, session, kept, first })
     }
 
     /// The cursor to start with, the losses that need no telling, and the gap to tell at once.
@@ -247,6 +250,11 @@ impl Broker {
     /// The id of the event with sequence number `seq`.
     pub fn id(&self, seq: u64) -> EventId<'_> {
         self.log.id(seq)
+    }
+
+    /// The topics with the most listeners, at most so many.
+    pub fn topics(&self, most: usize) -> Vec<TopicFigures> {
+        self.log.topics(most)
     }
 
     /// Streams connected now.

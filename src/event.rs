@@ -300,7 +300,7 @@ impl JsonEvent<'_> {
         let keys: DataKeys<'_> =
             serde_json::from_str(raw).map_err(|error| match error.is_data() && !is_object(raw) {
                 true => Invalid("data is not a JSON object".to_owned()),
-                false => Invalid(format!("data: {error}")),
+                false => Invalid(format!("data cannot be read: {error}")),
             })?;
         let data = frame::Data::Object { raw, empty: keys.empty, has_timestamp: keys.has_timestamp };
         let user_ids = serde_json::from_str(self.user_ids.map_or("[]", RawValue::get));

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use fanfare::app::App;
+use fanfare::app::{App, Cannot};
 use fanfare::config::{Config, LogFormat, Stop};
 use tracing_subscriber::EnvFilter;
 
@@ -46,7 +46,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(Cannot::Setting(_)) => ExitCode::from(EXIT_USAGE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -57,10 +60,9 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let listen = config.listen;
     let result = runtime.block_on(async {
         let streams = config.fanout.max_streams;
-        let app = App::start(config).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+        let app = App::start(config)?;
         let address = app.address()?;
         greet(address);
         tracing::info!(%address, max_streams = streams, "listening");

@@ -33,7 +33,7 @@ use counters::{Counters, Pulled};
 use latch::Latch;
 pub use pull::Puller;
 use pull::{Beginning, Pull};
-pub use session::{Kick, Listed, Session};
+pub use session::{Kept, Kick, Listed, Session};
 pub use stream::CloseReason;
 use tokio::sync::oneshot;
 pub use wheel::Wheel;
@@ -74,6 +74,8 @@ pub struct Arrival {
     pub seat: Seat,
     /// Who listens.
     pub session: Option<Box<Session>>,
+    /// What is to be given back when it ends.
+    pub kept: Option<Kept>,
 }
 
 /// The right to be one of the broker's streams; dropping it gives it back.
@@ -113,7 +115,7 @@ enum Command {
     /// A stream whose socket the shard is to write to; so much of its opening is sent.
     Open(Arrival, TcpStream, usize),
     /// A stream that pulls.
-    Attach(Arc<Pull>, Interest, Seat, Option<Box<Session>>),
+    Attach(Arc<Pull>, Interest, Seat, Option<Box<Session>>, Option<Kept>),
     /// One of those has ended.
     Gone(Arc<Pull>, CloseReason),
     /// Tell of up to so many streams with a session, from this number on.
@@ -225,12 +227,12 @@ impl Fanout {
 
     /// Gives a stream to `shard` that somebody else writes: who gets the [`Puller`].
     pub fn attach(&self, shard: usize, arrival: Arrival, log: &Arc<Log>) -> Puller {
-        let Arrival { opening, listening, framing: _, cursor, told, limit, seat, session } = arrival;
+        let Arrival { opening, listening, framing: _, cursor, told, limit, seat, session, kept } = arrival;
         let link = &self.links[shard];
         let interest = listening.hand_over();
         let beginning = Beginning { interest: interest.clone(), first: opening.into(), cursor, told, limit };
         let (puller, pull) = Puller::new(log.clone(), link.clone(), beginning);
-        link.post(Command::Attach(pull, interest, seat, session));
+        link.post(Command::Attach(pull, interest, seat, session, kept));
         link.wake();
         puller
     }

@@ -16,16 +16,17 @@ pub struct Session {
     /// The name of the token that it was opened with.
     pub token: Option<Arc<str>>,
     /// Where it comes from.
-    pub address: Option<IpAddr>,
+    pub address: IpAddr,
     /// The topics as they were asked for.
     pub topics: Box<str>,
     /// When it was opened.
     pub since: Now,
     /// When it is to end.
     pub expires: Option<Now>,
-    /// What is to be given back when it ends, whatever that is.
-    pub kept: Option<Box<dyn Any + Send + Sync>>,
 }
+
+/// What is to be given back when a stream ends, whatever that is.
+pub type Kept = Box<dyn Any + Send + Sync>;
 
 /// A stream in a list.
 #[derive(Debug, Clone)]
@@ -39,7 +40,7 @@ pub struct Listed {
     /// The name of the token that it was opened with.
     pub token: Option<Arc<str>>,
     /// Where it comes from.
-    pub address: Option<IpAddr>,
+    pub address: IpAddr,
     /// The topics as they were asked for.
     pub topics: Box<str>,
     /// When it was opened.
@@ -50,7 +51,7 @@ pub struct Listed {
 
 impl Session {
     pub(super) fn listed(&self, key: u32) -> Listed {
-        let Session { client_id, user, token, address, topics, since, expires, kept: _ } = self;
+        let Session { client_id, user, token, address, topics, since, expires } = self;
         Listed {
             key,
             client_id: client_id.clone(),

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 
 use super::Seat;
 use super::pull::Pull;
-use super::session::Session;
+use super::session::{Kept, Session};
 use crate::clock::Now;
 
 /// Why a stream ended.
@@ -106,6 +106,16 @@ pub(super) struct More {
     pub(super) pull: Option<Arc<Pull>>,
     /// Who listens, where there is something to know about that.
     pub(super) session: Option<Box<Session>>,
+    /// What is to be given back with it.
+    pub(super) _kept: Option<Kept>,
+}
+
+impl More {
+    /// Boxed, if there is anything of it.
+    pub(super) fn of(pull: Option<Arc<Pull>>, session: Option<Box<Session>>, kept: Option<Kept>) -> Option<Box<More>> {
+        let is_any = pull.is_some() || session.is_some() || kept.is_some();
+        is_any.then(|| Box::new(More { pull, session, _kept: kept }))
+    }
 }
 
 /// Some of the memory for each stream that PERFORMANCE.md claims.

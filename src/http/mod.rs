@@ -1,5 +1,7 @@
 //! The endpoints: what is asked, in terms of the broker, and what is answered.
 
+pub mod access;
+pub mod admin;
 pub mod client;
 pub mod cors;
 pub mod idempotency;

@@ -8,6 +8,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 
+use super::access::Publisher;
 use super::idempotency::{self, Answer, Answers, Name};
 use super::query;
 use super::reply::{Problem, Reply, text_reply};
@@ -52,7 +53,7 @@ impl Form {
 }
 
 /// Publishes what the request says, once: a repeat by its idempotency key (the header, else the single event's `id`)
-/// gets the first one's answer. `publisher` is whose key it is.
+/// gets the first one's answer.
 ///
 /// # Errors
 /// [`Problem`]; then nothing was published.
@@ -60,7 +61,7 @@ pub async fn publish(
     broker: &Broker,
     answers: &Answers,
     config: &PublishConfig,
-    publisher: &str,
+    publisher: &Publisher,
     request: Request<Incoming>,
 ) -> Result<Reply, Problem> {
     let (head, body) = request.into_parts();
@@ -81,6 +82,9 @@ pub async fn publish(
         Form::Json => (event::drafts_from_json(text, config.max_batch, now)?, text.trim_start().starts_with('[')),
         Form::NdJson => (event::drafts_from_ndjson(text, config.max_batch, now)?, true),
     };
+    for draft in &drafts {
+        publisher.check(&draft.topic)?;
+    }
     let key = match key {
         Some(key) => Some(key.into()),
         None => drafts.first_mut().and_then(|draft| draft.id.take()),
@@ -90,7 +94,7 @@ pub async fn publish(
     match key {
         None => Ok(answered(publish())),
         Some(key) => {
-            let name = Name { scope: publisher.into(), key };
+            let name = Name { scope: publisher.name().into(), key };
             match answers.once(name, (form, text), now, publish)? {
                 Answer::First(body) => Ok(answered(body)),
                 Answer::Repeat(body) => {

@@ -81,7 +81,8 @@ impl Problem {
         }
     }
 
-    fn code(&self) -> &'static str {
+    /// Its name, in answers and in figures.
+    pub fn code(&self) -> &'static str {
         match self {
             Problem::Bad(_) => "bad_request",
             Problem::NotFound => "not_found",
@@ -105,6 +106,7 @@ impl Problem {
             Problem::Denied(Denied::NotYet) => "token_not_yet_valid",
             Problem::Denied(Denied::Elsewhere) => "token_for_elsewhere",
             Problem::Denied(Denied::UnknownKey) => "key_unknown",
+            Problem::Denied(Denied::UnknownSigner) => "token_signer_unknown",
         }
     }
 
@@ -199,6 +201,7 @@ fn describe(denied: Denied) -> &'static str {
         Denied::NotYet => "the token is not valid yet",
         Denied::Elsewhere => "the token is for another audience or from another issuer",
         Denied::UnknownKey => "there is no such key",
+        Denied::UnknownSigner => "the token names a signing key that is not held here",
     }
 }
 

@@ -1,13 +1,18 @@
 //! `GET /api/v1/events/stats`, and the small answers around it.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::access::Access;
 use super::idempotency::{self, Answers};
 use super::reply::{Reply, json_reply};
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::fanout::Totals;
+use crate::limit::LimitTotals;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -24,6 +29,9 @@ struct Stats {
     streams: Totals,
     history: History,
     idempotency: idempotency::Figures,
+    limits: LimitTotals,
+    /// Requests that were refused, by the code of their answer.
+    problems: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
@@ -47,8 +55,23 @@ struct Ready {
     status: &'static str,
 }
 
+/// How many requests were refused, by the code of their answer.
+#[derive(Debug, Default)]
+pub struct Problems(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Problems {
+    /// One more of this code.
+    pub fn count(&self, code: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    }
+
+    fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Figures of the moment.
-pub fn stats(broker: &Broker, answers: &Answers, now: Now) -> Reply {
+pub fn stats(broker: &Broker, answers: &Answers, access: &Access, problems: &Problems, now: Now) -> Reply {
     let held = broker.held();
     let stats = Stats {
         connected_clients: broker.connected(),
@@ -67,6 +90,8 @@ pub fn stats(broker: &Broker, answers: &Answers, now: Now) -> Reply {
             newest: broker.id(held.newest).to_string(),
         },
         idempotency: answers.figures(),
+        limits: access.limits().totals(),
+        problems: problems.all(),
     };
     json_reply(StatusCode::OK, &stats)
 }

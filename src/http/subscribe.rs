@@ -1,6 +1,7 @@
 //! `GET /api/v1/events`: a request becomes a subscription.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,7 +18,9 @@ use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
 use crate::clock::Now;
 use crate::event::{self, ALL};
+use crate::fanout::{Kept, Session};
 use crate::frame::Framing;
+use crate::limit::Limits;
 use crate::log::{Filter, Viewer};
 use crate::pattern::Pattern;
 
@@ -216,6 +219,21 @@ fn since(text: &str, now: Now) -> Result<Now, Problem> {
     Err(Problem::parameter("since", format!("{text:?}; {expected}")))
 }
 
+/// Who asks for a stream, over what.
+#[derive(Debug)]
+pub struct Asker<'a> {
+    /// Who it is.
+    pub listener: &'a Listener,
+    /// The client's address.
+    pub client: IpAddr,
+    /// How the stream's body is to be framed.
+    pub framing: Framing,
+    /// The request's name.
+    pub request_id: &'a str,
+    /// Whether operators may ask who listens.
+    pub listed: bool,
+}
+
 /// Reads the request and asks the broker to let the listener in, to what it may see.
 ///
 /// # Errors
@@ -223,23 +241,40 @@ fn since(text: &str, now: Now) -> Result<Now, Problem> {
 pub fn subscribe(
     broker: &Broker,
     config: &SubscribeConfig,
+    limits: &Limits,
     request: &Parts,
-    framing: Framing,
-    listener: &Listener,
-    request_id: &str,
+    asker: &Asker<'_>,
 ) -> Result<Admitted, Problem> {
     let now = Now::read();
     let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
-    let filter = asked.bound(listener)?;
+    let filter = asked.bound(asker.listener)?;
+    let identity = match asker.listener {
+        Listener::Known(identity) => Some(identity),
+        Listener::Anyone | Listener::Stranger => None,
+    };
+    let shares = limits.stream(asker.client, identity.and_then(|identity| identity.user.as_ref()))?;
+    let client_id = format!("{}-{}", asker.request_id, now.unix_ns());
+    let session = (identity.is_some() || asker.listed).then(|| {
+        Box::new(Session {
+            client_id: client_id.as_str().into(),
+            user: identity.and_then(|identity| identity.user.clone()),
+            token: identity.map(|identity| identity.name.clone()),
+            address: asker.client,
+            topics: asked.topics_text.as_str().into(),
+            since: now,
+            expires: identity.and_then(|identity| identity.expires),
+        })
+    });
     let subscription = Subscription {
         topics: &asked.topics,
         filter,
         topics_text: &asked.topics_text,
         start: asked.start(),
         limit: asked.limit,
-        client_id: &format!("{request_id}-{}", now.unix_ns()),
-        framing,
-        session: None,
+        client_id: &client_id,
+        framing: asker.framing,
+        session,
+        kept: (!shares.is_empty()).then(|| Box::new(shares) as Kept),
     };
     Ok(broker.subscribe(subscription, now)?)
 }

@@ -88,6 +88,13 @@ pub struct StreamShares {
     pub user: Option<Share<Arc<str>>>,
 }
 
+impl StreamShares {
+    /// Whether there is nothing to give back.
+    pub fn is_empty(&self) -> bool {
+        self.address.is_none() && self.user.is_none()
+    }
+}
+
 /// A stream is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TooManyStreams {

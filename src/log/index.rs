@@ -1,5 +1,6 @@
 //! The topic index: name → topic, and who listens to topics by how their names begin.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -59,6 +60,18 @@ impl Index {
 
     pub(super) fn len(&self) -> usize {
         self.topics.len()
+    }
+
+    /// The topics with the most listeners, at most so many, the busiest first.
+    pub(super) fn busiest(&self, most: usize) -> Vec<Arc<Topic>> {
+        let mut topics: Vec<_> = self
+            .topics
+            .iter()
+            .map(|topic| (Reverse(topic.listeners.now_and_ever().0), topic.clone()))
+            .filter(|(listeners, _)| listeners.0 > 0)
+            .collect();
+        topics.sort_unstable_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name().cmp(other.name())));
+        topics.into_iter().take(most).map(|(_, topic)| topic).collect()
     }
 
     /// The shards with listeners for this topic's events, as [`Listeners::shards`].

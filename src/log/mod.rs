@@ -29,6 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::clock::Now;
 use crate::event::{Draft, Owners};
 use crate::frame::Frame;
@@ -125,6 +127,23 @@ pub struct Held {
     pub oldest: u64,
     /// The newest sequence number given, 0 before the first.
     pub newest: u64,
+}
+
+/// Figures of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TopicFigures {
+    /// Its name.
+    pub topic: Box<str>,
+    /// Streams that ask for it by its name.
+    pub listeners: u64,
+    /// How many have come since it is in the index.
+    pub joined: u64,
+    /// How many of them have left.
+    pub left: u64,
+    /// Events kept of it.
+    pub events: usize,
+    /// The newest of its events that is no longer kept, 0 where there is none.
+    pub lost: u64,
 }
 
 /// The log and the topic index over it.
@@ -381,6 +400,11 @@ impl Log {
             }
         };
         (cursor, lost)
+    }
+
+    /// The topics with the most listeners, at most so many.
+    pub fn topics(&self, most: usize) -> Vec<TopicFigures> {
+        self.index.busiest(most).iter().map(|topic| topic.figures()).collect()
     }
 
     /// Figures of what is kept.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use super::{Event, lock};
+use super::{Event, TopicFigures, lock};
 
 /// How many listen, shard by shard.
 #[derive(Debug)]
@@ -83,6 +83,18 @@ impl Topic {
     /// Keeps it in the index until an event put into it has left again.
     pub(super) fn claim(&self) {
         self.claims.fetch_add(1, SeqCst);
+    }
+
+    pub(super) fn figures(&self) -> TopicFigures {
+        let (listeners, joined) = self.listeners.now_and_ever();
+        TopicFigures {
+            topic: self.name().into(),
+            listeners,
+            joined,
+            left: joined.saturating_sub(listeners),
+            events: lock(&self.history).len(),
+            lost: self.lost(),
+        }
     }
 
     pub(super) fn is_unused(&self) -> bool {

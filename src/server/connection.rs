@@ -35,6 +35,10 @@ use crate::http::subscribe::Opening;
 /// What a client that sent half a head is told.
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
+/// What a client is told whose address makes too many connections.
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 /// How long, and for how many bytes, a connection that is over reads away what its client still sends.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_MAX: usize = 16 << 20;
@@ -299,6 +303,11 @@ impl Socket {
                 read => return read,
             }
         }
+    }
+
+    /// Closes a connection of which there are too many; says so, if that costs nothing.
+    pub(super) fn refuse(self) {
+        let _ = self.into_std().and_then(|mut socket| socket.write(TOO_MANY_CONNECTIONS));
     }
 
     fn watch(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {

@@ -16,15 +16,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use carried::Protocol;
 use connection::Socket;
 use service::Peer;
 pub use service::Service;
 pub use socket::{SocketConfig, bind, dual_stack};
+use tls::Tls;
+
+use crate::clock::Now;
+use crate::http::stats::Problems;
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
@@ -56,6 +62,8 @@ pub struct Counts {
     pub exchanges: AtomicUsize,
     /// Connections closed because a request's head did not arrive in time.
     pub slow_heads: AtomicU64,
+    /// Requests refused.
+    pub problems: Problems,
 }
 
 /// Connections accepted in a row before other tasks of this thread have a turn.
@@ -84,13 +92,53 @@ pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Se
         let mut accepted = 0;
         while let Some((socket, address, permit)) = next {
             accepted += 1;
-            let peer = Peer { address: address.to_canonical(), secure: false, pulls: false };
+            let peer = Peer { address: address.to_canonical(), pulls: false };
+            if service.access.limits().connect(peer.address, Now::read()).is_err() {
+                socket.refuse();
+                next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
+                continue;
+            }
             if let Some(shard) = begin(socket, permit, peer, &config, &service).await {
                 wakes.note(shard);
             }
             next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
         }
         service.counts.accepted.fetch_add(accepted as u64, Ordering::Relaxed);
+    }
+}
+
+/// Accepts connections that speak TLS, until the task is dropped. Each has a task of its own from the beginning: its
+/// handshake is some work.
+pub async fn accept_tls(listener: TcpListener, tls: Arc<Tls>, config: ServerConfig, service: Arc<Service>) {
+    let room = Arc::new(Semaphore::new(config.max_connections));
+    let config = Arc::new(config);
+    // Never closed, so never an error.
+    while let Ok(permit) = room.clone().acquire_owned().await {
+        let (socket, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                back_off(&error, &service.counts).await;
+                continue;
+            }
+        };
+        service.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        if service.access.limits().connect(address.ip().to_canonical(), Now::read()).is_err() {
+            continue;
+        }
+        let (tls, config, service) = (tls.clone(), config.clone(), service.clone());
+        tokio::spawn(async move {
+            let socket = match tls.accept(socket, Instant::now() + config.head_timeout).await {
+                Ok(socket) => socket,
+                // It is counted there.
+                Err(error) => return tracing::debug!(%error, "no TLS handshake"),
+            };
+            let protocol = match socket.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            let peer = Peer { address: address.ip().to_canonical(), pulls: true };
+            carried::serve(TokioIo::new(socket), protocol, peer, permit, &config, service).await;
+        });
     }
 }
 

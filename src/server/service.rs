@@ -8,23 +8,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
 
 use super::Counts;
-use crate::auth::Listener;
+use crate::auth::{Denied, Listener};
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::frame::Framing;
+use crate::http::access::Access;
+use crate::http::admin;
 use crate::http::cors::{Cors, Field};
 use crate::http::idempotency::Answers;
 use crate::http::publish::{self, PublishConfig};
-use crate::http::reply::{Problem, Reply};
+use crate::http::reply::{Problem, Reply, tell_allowance};
 use crate::http::stats;
-use crate::http::subscribe::{self, Opening, SubscribeConfig};
+use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
 
 const EVENTS: &str = "/api/v1/events";
 const BROADCAST: &str = "/api/v1/events/broadcast";
 const STATS: &str = "/api/v1/events/stats";
+const ADMIN_STREAMS: &str = "/api/v1/admin/streams";
+const ADMIN_TOPICS: &str = "/api/v1/admin/topics";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -37,6 +42,8 @@ pub struct Service {
     pub publish: PublishConfig,
     /// Bounds on listening.
     pub subscribe: SubscribeConfig,
+    /// Who may do what, and how much of it.
+    pub access: Access,
     /// Which pages are let in.
     pub cors: Cors,
     /// The answers that repeats of a publish get.
@@ -62,8 +69,6 @@ pub(super) enum Outcome {
 pub(super) struct Peer {
     /// Its address.
     pub(super) address: IpAddr,
-    /// Whether it came by TLS.
-    pub(super) secure: bool,
     /// Whether the connection stays with hyper, so that its streams pull.
     pub(super) pulls: bool,
 }
@@ -73,8 +78,8 @@ impl Service {
     pub(super) fn route(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer) -> Outcome {
         let request_id = self.request_id(request.headers());
         let cors = self.cors.fields(request.headers());
-        let outcome = self.dispatch(request, peer, &request_id);
-        headed(outcome.unwrap_or_else(|problem| Outcome::Reply(problem.reply())), request_id, cors)
+        let outcome = self.dispatch(request, peer, &request_id).unwrap_or_else(|problem| self.refuse(&problem));
+        headed(outcome, request_id, cors)
     }
 
     fn dispatch(
@@ -88,10 +93,11 @@ impl Service {
         let answer = |reply| Ok(Outcome::Reply(reply));
         match request.uri().path() {
             EVENTS if get => self.stream(request, peer, request_id),
-            BROADCAST if request.method() == Method::POST => self.publish(request),
-            STATS if get => answer(stats::stats(&self.broker, &self.answers, Now::read())),
+            BROADCAST if request.method() == Method::POST => self.publish(request, peer),
+            STATS if get => answer(self.stats()),
             "/health" | "/api/health" if get => answer(stats::health()),
             "/ready" if get => answer(stats::ready(&self.broker)),
+            ADMIN_STREAMS | ADMIN_TOPICS if get || request.method() == Method::DELETE => self.admin(request),
             path if request.method() == Method::OPTIONS => {
                 answer(self.cors.options(request.headers(), methods(path)?)?)
             }
@@ -99,32 +105,87 @@ impl Service {
         }
     }
 
-    fn publish(self: &Arc<Self>, request: Request<Incoming>) -> Result<Outcome, Problem> {
-        self.cors.check_change(&request)?;
-        let service = self.clone();
-        Ok(Outcome::Later(Box::pin(async move {
-            let Service { broker, answers, publish: config, .. } = &*service;
-            let published = publish::publish(broker, answers, config, "", request).await;
-            Outcome::Reply(published.unwrap_or_else(|problem| problem.reply()))
-        })))
+    fn stats(&self) -> Reply {
+        stats::stats(&self.broker, &self.answers, &self.access, &self.counts.problems, Now::read())
     }
 
-    fn stream(&self, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
+    fn publish(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer) -> Result<Outcome, Problem> {
+        self.cors.check_change(&request)?;
+        let client = self.access.client(peer.address, request.headers());
+        Ok(self.later(|service| async move {
+            let (publisher, allowance) = service.access.admit_publisher(request.headers(), client).await?;
+            let Service { broker, answers, publish: config, .. } = &*service;
+            let mut reply = publish::publish(broker, answers, config, &publisher, request).await?;
+            if let Some(allowance) = allowance {
+                tell_allowance(&mut reply, &allowance);
+            }
+            Ok(Outcome::Reply(reply))
+        }))
+    }
+
+    fn stream(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
         // Its bytes would be taken for the next request's once the connection is a stream.
         if !hyper::body::Body::is_end_stream(request.body()) {
             return Err(Problem::Bad("a request for a stream has no body".to_owned()));
         }
         let (head, _) = request.into_parts();
+        match self.access.listener(&head, Now::read()) {
+            // The keys that tokens are signed with may have changed.
+            Err(Denied::UnknownSigner) => {
+                let (peer, request_id) = (*peer, request_id.to_owned());
+                Ok(self.later(|service| async move {
+                    service.access.refresh().await;
+                    let listener = service.access.listener(&head, Now::read())?;
+                    service.let_in(&head, &listener, &peer, &request_id)
+                }))
+            }
+            listener => self.let_in(&head, &listener?, peer, request_id),
+        }
+    }
+
+    fn let_in(&self, head: &Parts, listener: &Listener, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
         if head.method == Method::HEAD {
-            return subscribe::probe(&self.subscribe, &head).map(Outcome::Reply);
+            return subscribe::probe(&self.subscribe, head).map(Outcome::Reply);
         }
         let framing = match head.version {
             Version::HTTP_11 if !peer.pulls => Framing::Chunked,
             _ => Framing::Plain,
         };
-        let listener = Listener::Anyone;
-        let admitted = subscribe::subscribe(&self.broker, &self.subscribe, &head, framing, &listener, request_id)?;
+        let client = self.access.client(peer.address, &head.headers);
+        let asker = Asker { listener, client, framing, request_id, listed: self.access.keys().has_admin() };
+        let admitted = subscribe::subscribe(&self.broker, &self.subscribe, self.access.limits(), head, &asker)?;
         Ok(Outcome::Stream(Box::new(Opening::new(admitted))))
+    }
+
+    fn admin(self: &Arc<Self>, request: Request<Incoming>) -> Result<Outcome, Problem> {
+        self.access.check_admin(request.headers())?;
+        if request.method() == Method::DELETE {
+            self.cors.check_change(&request)?;
+        }
+        Ok(self.later(|service| async move {
+            let (broker, query) = (&service.broker, request.uri().query().unwrap_or_default());
+            let reply = match (request.uri().path(), request.method()) {
+                (ADMIN_STREAMS, &Method::DELETE) => admin::kick(broker, query).await?,
+                (ADMIN_STREAMS, _) => admin::streams(broker, query).await?,
+                (path, &Method::DELETE) => return Err(Problem::Method(methods(path)?)),
+                _ => admin::topics(broker, query)?,
+            };
+            Ok(Outcome::Reply(reply))
+        }))
+    }
+
+    /// What cannot be said at once.
+    fn later<F>(self: &Arc<Self>, work: impl FnOnce(Arc<Service>) -> F) -> Outcome
+    where
+        F: Future<Output = Result<Outcome, Problem>> + Send + 'static,
+    {
+        let (service, outcome) = (self.clone(), work(self.clone()));
+        Outcome::Later(Box::pin(async move { outcome.await.unwrap_or_else(|problem| service.refuse(&problem)) }))
+    }
+
+    fn refuse(&self, problem: &Problem) -> Outcome {
+        self.counts.problems.count(problem.code());
+        Outcome::Reply(problem.reply())
     }
 
     /// The request's own id where it brings a usable one, else a new one.
@@ -141,7 +202,8 @@ impl Service {
 fn methods(path: &str) -> Result<&'static str, Problem> {
     match path {
         BROADCAST => Ok("POST, OPTIONS"),
-        EVENTS | STATS | "/health" | "/api/health" | "/ready" => Ok("GET, HEAD, OPTIONS"),
+        ADMIN_STREAMS => Ok("GET, HEAD, DELETE, OPTIONS"),
+        ADMIN_TOPICS | EVENTS | STATS | "/health" | "/api/health" | "/ready" => Ok("GET, HEAD, OPTIONS"),
         _ => Err(Problem::NotFound),
     }
 }

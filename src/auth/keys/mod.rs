@@ -75,6 +75,11 @@ impl Keys {
         self.ring.load().len()
     }
 
+    /// Whether one of them is an operator's.
+    pub fn has_admin(&self) -> bool {
+        self.ring.load().iter().any(|key| key.admin)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -42,7 +42,7 @@ use super::counters::bump;
 use super::pull::Pull;
 use super::stream::{CloseReason, More, NO_LIMIT, Replay, State, Stream};
 use super::wheel::Wheel;
-use super::{Arrival, Command, FanoutConfig, Kick, Link, Listed, Seat, Session};
+use super::{Arrival, Command, FanoutConfig, Kick, Link, Listed, Seat};
 use crate::frame::{Frame, Framing};
 use crate::log::{Event, Interest, Log};
 
@@ -312,7 +312,10 @@ impl Shard {
         for _ in 0..SLICE {
             match self.inbox.pop_front() {
                 Some(Command::Open(arrival, socket, sent)) => self.open(arrival, socket, sent),
-                Some(Command::Attach(pull, interest, seat, session)) => self.attach(pull, interest, seat, session),
+                Some(Command::Attach(pull, interest, seat, session, kept)) => {
+                    let more = More::of(Some(pull.clone()), session, kept);
+                    self.attach(&pull, interest, seat, more);
+                }
                 Some(Command::Gone(pull, reason)) => {
                     if let Some(key) = pull.key() {
                         self.close(key, reason);
@@ -328,7 +331,7 @@ impl Shard {
     }
 
     fn open(&mut self, arrival: Arrival, socket: std::net::TcpStream, sent: usize) {
-        let Arrival { opening, listening, framing, cursor, told, limit, seat, session } = arrival;
+        let Arrival { opening, listening, framing, cursor, told, limit, seat, session, kept } = arrival;
         let entry = self.streams.vacant_entry();
         let key = entry.key() as u32;
         let mut socket = TcpStream::from_std(socket);
@@ -351,7 +354,7 @@ impl Shard {
             ignored: 0,
             watches_writable: false,
             _seat: seat,
-            more: session.map(|session| Box::new(More { pull: None, session: Some(session) })),
+            more: More::of(None, session, kept),
         });
         bump(&self.link.counters.opened, 1);
         if cursor > self.cursor {
@@ -366,7 +369,7 @@ impl Shard {
     }
 
     /// Takes in a stream that pulls. It begins at a cursor of its own: here it only needs to be told of what comes.
-    fn attach(&mut self, pull: Arc<Pull>, interest: Interest, seat: Seat, session: Option<Box<Session>>) {
+    fn attach(&mut self, pull: &Pull, interest: Interest, seat: Seat, more: Option<Box<More>>) {
         let audience = self.audiences.enter(Key { interest, framing: Framing::Plain, pulled: true });
         let entry = self.streams.vacant_entry();
         let key = entry.key() as u32;
@@ -386,7 +389,7 @@ impl Shard {
             ignored: 0,
             watches_writable: false,
             _seat: seat,
-            more: Some(Box::new(More { pull: Some(pull), session })),
+            more,
         });
         bump(&self.link.counters.opened, 1);
         self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
