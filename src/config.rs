@@ -95,16 +95,26 @@ impl FromStr for Moment {
     }
 }
 
-/// Any number of things, separated by commas; in the file, an array of them too. Empty ones are none.
+/// Any number of things, separated by commas; in the file, an array of them too. An empty text is none of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
 
-impl<T: FromStr> FromStr for List<T> {
-    type Err = T::Err;
+impl<T: FromStr<Err: fmt::Display>> FromStr for List<T> {
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<List<T>, T::Err> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts.map(str::parse).collect::<Result<_, _>>().map(List)
+    fn from_str(text: &str) -> Result<List<T>, String> {
+        let parts = text.split(',').map(str::trim);
+        List::of(parts.filter(|_| !text.trim().is_empty()))
+    }
+}
+
+impl<T: FromStr<Err: fmt::Display>> List<T> {
+    fn of<'a>(parts: impl Iterator<Item = &'a str>) -> Result<List<T>, String> {
+        let read = |part: &str| match part.is_empty() {
+            true => Err("one of the list is empty; expected items separated by commas".to_owned()),
+            false => part.parse().map_err(|error: T::Err| error.to_string()),
+        };
+        parts.map(read).collect::<Result<_, _>>().map(List)
     }
 }
 
@@ -160,7 +170,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for List<T> {
         }
         let list = match Written::deserialize(deserializer)? {
             Written::Text(text) => text.parse(),
-            Written::Array(parts) => parts.iter().map(|part| part.parse()).collect::<Result<_, _>>().map(List),
+            Written::Array(parts) => List::of(parts.iter().map(String::as_str)),
         };
         list.map_err(serde::de::Error::custom)
     }
@@ -589,7 +599,10 @@ fn tokens(settings: &mut Settings) -> Result<TokenConfig, String> {
         (None, Some(_)) => Mode::Required,
         (None, None) => Mode::Off,
     };
-    let list = |given: Option<List<String>>| given.map(|List(items)| items);
+    let list = |name: &str, given: Option<List<String>>| match given.map(|List(items)| items) {
+        Some(items) if items.is_empty() => Err(format!("--{name} is empty; expected one or more, separated by commas")),
+        given => Ok(given),
+    };
     let leeway = settings.jwt_leeway.map_or(Duration::from_secs(60), |Span(span)| span);
     if leeway > Duration::from_secs(3600) {
         return Err(format!("--jwt-leeway is {leeway:?}; expected a span up to 1h"));
@@ -602,10 +615,11 @@ fn tokens(settings: &mut Settings) -> Result<TokenConfig, String> {
         mode,
         keys,
         claims: ClaimsConfig {
-            audience: list(settings.jwt_audience.take()).unwrap_or_default(),
-            issuer: list(settings.jwt_issuer.take()).unwrap_or_default(),
+            audience: list("jwt-audience", settings.jwt_audience.take())?.unwrap_or_default(),
+            issuer: list("jwt-issuer", settings.jwt_issuer.take())?.unwrap_or_default(),
             leeway,
-            all_seeing_roles: list(settings.all_seeing_roles.take()).unwrap_or_else(|| vec!["admin".to_owned()]),
+            all_seeing_roles: list("all-seeing-roles", settings.all_seeing_roles.take())?
+                .unwrap_or_else(|| vec!["admin".to_owned()]),
         },
         cookie,
     };
