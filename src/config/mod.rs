@@ -1,0 +1,236 @@
+//! Settings: flags, environment, an optional TOML file, defaults, in that order of precedence, made into the typed
+//! configuration of each part.
+
+mod settings;
+mod tokens;
+mod values;
+
+use std::env::VarError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+use crate::auth::keys::{KeySources, KeysConfig};
+use crate::auth::token::TokenConfig;
+use crate::event::Invalid;
+use crate::fanout::FanoutConfig;
+use crate::http::client::ProxyConfig;
+use crate::http::cors::Cors;
+use crate::http::idempotency::IdempotencyConfig;
+use crate::http::publish::PublishConfig;
+use crate::http::subscribe::SubscribeConfig;
+use crate::limit::{LimitConfig, Rate};
+use crate::log::LogConfig;
+use crate::server::tls::TlsConfig;
+use crate::server::{ServerConfig, SocketConfig, dual_stack};
+
+use settings::{Flags, Nivo, Settings};
+use values::{Address, List, RATE_MAX, at_most, bytes, count, rate, span, span_or_none};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The whole configuration: the sum of the parts' own.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where TLS is spoken, if anywhere, and as whom.
+    pub tls: Option<TlsConfig>,
+    /// Threads that read requests.
+    pub http_threads: usize,
+    /// How long ending all streams may take.
+    pub grace: Duration,
+    /// What is logged, as a filter.
+    pub log_filter: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is kept.
+    pub log: LogConfig,
+    /// How streams are treated.
+    pub fanout: FanoutConfig,
+    /// Bounds on publishing.
+    pub publish: PublishConfig,
+    /// Bounds on listening.
+    pub subscribe: SubscribeConfig,
+    /// Which pages are let in.
+    pub cors: Cors,
+    /// Bounds on what is remembered of publishes.
+    pub idempotency: IdempotencyConfig,
+    /// Which proxies are believed.
+    pub proxies: ProxyConfig,
+    /// The API keys there are.
+    pub keys: KeysConfig,
+    /// What one address, key or user may have.
+    pub limit: LimitConfig,
+    /// Bounds on connections.
+    pub server: ServerConfig,
+    /// Options of sockets.
+    pub socket: SocketConfig,
+    /// How tokens are treated.
+    pub tokens: TokenConfig,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or the version was asked for, and is this text.
+    Asked(clap::Error),
+    /// Something is wrong with the settings.
+    Wrong(String),
+}
+
+impl Config {
+    /// Reads the process's flags and environment, and the file that they may name. `file_limit` is how many files
+    /// the process may have open: the bounds on streams and connections follow from it.
+    ///
+    /// # Errors
+    /// Where something cannot be read: names it, and what was expected.
+    pub fn read<I: IntoIterator<Item = std::ffi::OsString>>(args: I, file_limit: usize) -> Result<Config, Stop> {
+        let flags = Flags::try_parse_from(args).map_err(|error| match error.use_stderr() {
+            true => Stop::Wrong(error.render().to_string()),
+            false => Stop::Asked(error),
+        })?;
+        let (list, admin) = (secret("FANFARE_KEYS")?, secret("FANFARE_ADMIN_KEY")?);
+        let file = match &flags.config {
+            None => Settings::default(),
+            Some(path) => {
+                let wrong = |error: &dyn fmt::Display| Stop::Wrong(format!("{}: {error}", path.display()));
+                let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+                toml::from_str(&text).map_err(|error| match text.contains("secret") {
+                    // It would show the line that is wrong.
+                    true => wrong(&unquoted(&error, &text)),
+                    false => wrong(&error),
+                })?
+            }
+        };
+        let settings = flags.settings.or(file);
+        let keys = KeySources { file: settings.keys_file.clone(), list, admin };
+        Config::from(settings, flags.nivo, keys, file_limit).map_err(Stop::Wrong)
+    }
+
+    fn from(mut settings: Settings, nivo: Nivo, keys: KeySources, file_limit: usize) -> Result<Config, String> {
+        let tokens = tokens::tokens(&mut settings)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard on
+        // every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
+        let shards = count("shards", settings.shards, (cores / 2).max(1), 1, 1024)?;
+        let files = Files::share_out(file_limit, shards);
+        let listen = settings.listen.map(|Address(address)| address).or(nivo.service_port.map(dual_stack));
+        let production = nivo.environment.as_deref() == Some("production");
+        let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
+        let peer_timeout = span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?;
+        let log = LogConfig::default();
+        let key_rate = rate("key", settings.key_rate, settings.key_burst, 5000)?;
+        let connections = count("connections-per-second", settings.connections_per_second, 500, 0, RATE_MAX)? as u64;
+        Ok(Config {
+            listen: listen.unwrap_or(([127, 0, 0, 1], 8000).into()),
+            tls: TlsConfig::of(
+                settings.tls_listen.map(|Address(address)| address),
+                settings.tls_cert,
+                settings.tls_key,
+                settings.tls_self_signed.unwrap_or(false),
+            )?,
+            http_threads: count("http-threads", settings.http_threads, cores.min(4), 1, 1024)?,
+            grace: span("grace", settings.grace, Duration::from_secs(10))?,
+            log_filter: settings.log.unwrap_or_else(|| "info".to_owned()),
+            log_format: settings.log_format.unwrap_or(if production { LogFormat::Json } else { LogFormat::Text }),
+            log: LogConfig {
+                max_events: count("history-events", settings.history_events, log.max_events, 1, usize::MAX)?,
+                max_bytes: bytes("history-bytes", settings.history_bytes, log.max_bytes, 1 << 16, usize::MAX)?,
+                max_age: span("history-age", settings.history_age, log.max_age)?,
+                topic_events: count("topic-events", settings.topic_events, log.topic_events, 0, usize::MAX)?,
+                live_events: count("live-events", settings.live_events, log.live_events, 1, 1 << 20)?,
+            },
+            fanout: FanoutConfig {
+                shards,
+                max_streams: count("max-streams", settings.max_streams, files.streams, 0, usize::MAX)?,
+                heartbeat: span("heartbeat", settings.heartbeat, Duration::from_secs(30))?,
+                heartbeat_style: settings.heartbeat_style.unwrap_or_default(),
+                stall_timeout: span("stall-timeout", settings.stall_timeout, Duration::from_secs(60))?,
+                retry: span("retry", settings.retry, Duration::from_secs(3))?,
+            },
+            publish: PublishConfig {
+                max_body: bytes("max-body", settings.max_body, 1 << 20, 1, 1 << 30)?,
+                max_batch: count("max-batch", settings.max_batch, 10_000, 1, 1_000_000)?,
+                body_timeout,
+            },
+            subscribe: SubscribeConfig { max_topics: count("max-topics", settings.max_topics, 64, 1, 10_000)? },
+            cors: Cors::new(&settings.cors_origins.map_or_else(Vec::new, |List(origins)| origins))
+                .map_err(|why| format!("--cors-origins: {why}"))?,
+            idempotency: IdempotencyConfig {
+                window: span_or_none("idempotency-window", settings.idempotency_window, Duration::from_secs(10 * 60))?,
+                max_keys: count("idempotency-keys", settings.idempotency_keys, 100_000, 1, 100_000_000)?,
+            },
+            proxies: ProxyConfig {
+                trusted: settings.trusted_proxies.map_or_else(Box::default, |List(networks)| networks.into()),
+                header: settings.proxy_header.unwrap_or_default(),
+            },
+            keys: KeysConfig::read(keys, key_rate).map_err(|Invalid(why)| why)?,
+            limit: LimitConfig {
+                publishes: rate("publish", settings.publish_rate, settings.publish_burst, 1000)?,
+                connections: Rate::new(connections, 4 * connections),
+                streams_per_address: at_most("streams-per-address", settings.streams_per_address, 4096)?,
+                streams_per_user: at_most("streams-per-user", settings.streams_per_user, 64)?,
+                loopback: settings.limit_loopback.unwrap_or(false),
+            },
+            server: ServerConfig {
+                max_connections: count("max-connections", settings.max_connections, files.others, 1, 1 << 20)?,
+                head_timeout: span("head-timeout", settings.head_timeout, Duration::from_secs(10))?,
+                idle_timeout: span("idle-timeout", settings.idle_timeout, Duration::from_secs(75))?,
+                exchange_timeout: body_timeout + Duration::from_secs(20),
+                max_head: bytes("max-head", settings.max_head, 16 << 10, 1 << 10, 1 << 20)?,
+                max_concurrent_streams: count("http2-streams", settings.http2_streams, 256, 1, 1 << 20)? as u32,
+                ping_interval: peer_timeout / 2,
+            },
+            socket: SocketConfig {
+                send_buffer: bytes("send-buffer", settings.send_buffer, 64 << 10, 0, 1 << 30)?,
+                // The kernel counts it in milliseconds, in 31 bits.
+                peer_timeout: peer_timeout.min(Duration::from_millis(i32::MAX as u64)),
+            },
+            tokens,
+        })
+    }
+}
+
+/// What is wrong with the file and where, without showing it.
+fn unquoted(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+}
+
+/// How the files that may be open are shared out.
+struct Files {
+    streams: usize,
+    others: usize,
+}
+
+impl Files {
+    /// Some for the process itself, a thirty-second part (but 32 at least, 1,024 at most) for connections that are
+    /// not streams, the rest for streams: so publishing goes on when no stream is let in any more.
+    fn share_out(limit: usize, shards: usize) -> Files {
+        // A poll and a waker for each shard, and what the runtime and the logs need.
+        let own = 48 + 2 * shards;
+        let others = (limit / 32).clamp(32, 1024);
+        Files { streams: limit.saturating_sub(others + own), others }
+    }
+}
+
+/// A secret, which has a name in the environment only, and none where it is empty.
+fn secret(name: &str) -> Result<Option<String>, Stop> {
+    match std::env::var(name) {
+        Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Stop::Wrong(format!("{name} cannot be read; expected UTF-8"))),
+    }
+}
