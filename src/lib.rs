@@ -20,24 +20,26 @@
 //!
 //! | file | question it answers |
 //! |---|---|
-//! | `main.rs`, `app.rs`, `config.rs` | What runs, in which order does it start and stop, and what can be set? |
-//! | `server/mod.rs`, `socket.rs` | How does a connection come in, and with which options? |
-//! | `server/tls/mod.rs`, `certificate.rs`, `handshake.rs` | How does it come in encrypted, and as whom? |
+//! | `main.rs`, `app.rs`, `config/mod.rs`, `settings.rs` | What runs, in which order does it start and stop, and what can be set? |
+//! | `server/mod.rs`, `socket.rs`, `tls/mod.rs` | How does a connection come in, with which options, and encrypted as whom? |
 //! | `server/service.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
-//! | `auth/mod.rs`, `auth/keys/mod.rs`, `limit/mod.rs` | Who asks, what may they do, and how much of it? |
-//! | `http/publish.rs`, `event.rs` | What is an event, and what is refused? |
+//! | `http/access.rs`, `auth/mod.rs` | Who asks, and what may they do? |
+//! | `auth/token.rs`, `signature.rs`, `claims.rs`, `jwks.rs`, `keys/mod.rs` | How is it proved? |
+//! | `limit/mod.rs` | How much of it may they have? |
+//! | `http/publish.rs`, `event.rs`, `pattern.rs` | What is an event, whose is it, and what is refused? |
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
-//! | `auth/mod.rs`, `token.rs`, `signature.rs`, `claims.rs` | Who asks, how is it proved, and what may they do? |
-//! | `auth/jwks.rs`, `fetch.rs` | How are an issuer's keys kept fresh? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
-//! | `log/mod.rs`, `order.rs`, `topic.rs` | What is kept, for how long, and how is it found again? |
+//! | `log/mod.rs`, `order.rs`, `topic.rs`, `index.rs` | What is kept, for how long, and how is it found again? |
+//! | `log/interest.rs`, `losses.rs` | What can one ask for, and how does one learn what is gone? |
 //! | `http/subscribe.rs`, `server/connection.rs` | How does a request become a stream? |
 //! | `fanout/mod.rs`, `latch.rs` | How does a shard learn that there is more to read? |
 //! | `fanout/shard/mod.rs`, `audience.rs` | How does an event find those it reaches? |
 //! | `fanout/shard/live.rs`, `replay.rs` | How is it written, to those who keep up and to those who do not? |
 //! | `fanout/shard/timers.rs`, `wheel.rs`, `ending.rs` | What happens when nothing happens, and how does a stream end? |
+//! | `server/carried.rs`, `fanout/pull.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
+//! | `http/admin.rs`, `fanout/session.rs`, `http/stats.rs` | Who listens, and how is it told? |
 //!
 //! # Glossary
 //!
@@ -46,12 +48,16 @@
 //! - **order**: the sequence of all events; each has a place in it, its *sequence number*.
 //! - **epoch**: the name of one such sequence; an id is `<epoch>-<sequence>`.
 //! - **cursor**: the sequence number up to which a reader has had everything it asked for.
-//! - **interest**: what a stream asked for. **audience**: a shard's streams with the same interest and framing.
+//! - **interest**: what a stream asked for: topics, and a *filter* of whose events and which types. **audience**: a
+//!   shard's streams with the same interest and framing.
+//! - **owners**: the users an event belongs to; one that belongs to nobody is public.
+//! - **identity**: who a token or a key proves somebody to be; **grant**: a topic pattern that they may use.
 //! - **sweep**: writing to an audience's live members what is pending for it.
 //! - **live**: a stream that gets what its audience gets. **replay**: one that reads the log by its own cursor.
 //! - **stall**: a live stream's socket takes no more; it replays until it has caught up.
 //! - **gap**: events of a stream's own topics after its cursor that are no longer kept; it is told.
-//! - **seat**: a stream's share of the bound on how many there may be.
+//! - **puller**: a stream's body that reads the log when its carrier has room, instead of being written to by its shard.
+//! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: app, config, server, http, auth, limit, broker, fanout, log,
 //! pattern, event, frame, id, clock. Nothing below `http` knows HTTP.
