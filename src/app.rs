@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -83,6 +84,7 @@ impl App {
             answers: Answers::new(config.idempotency.clone()),
             counts: Counts::default(),
             request_ids: AtomicU64::new(1),
+            stopping: watch::Sender::new(false),
         });
         Ok(App { config, listener, tls, service })
     }
@@ -103,19 +105,30 @@ impl App {
         self.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()
     }
 
+    /// The SHA-256 fingerprint of the certificate that TLS is spoken with, if it is.
+    pub fn tls_fingerprint(&self) -> Option<String> {
+        self.tls.as_ref().map(|(_, tls)| tls.fingerprint())
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the draining at once.
     ///
     /// # Errors
     /// Where signals cannot be watched for.
     pub async fn run(self) -> io::Result<()> {
         let mut stop = StopSignals::new()?;
+        // Watched for even where there is no certificate to reload: it would end the process. Keys need no telling, their
+        // file is looked at all the time.
+        let _hangup = signal(SignalKind::hangup())?;
         let App { config, listener, tls, service } = self;
         let mut tasks = JoinSet::new();
+        let room = Arc::new(Semaphore::new(config.server.max_connections));
+        let server = Arc::new(config.server);
         if let Some((listener, tls)) = tls {
-            tasks.spawn(server::accept_tls(listener, tls.clone(), config.server.clone(), service.clone()));
+            let (room, server, service) = (room.clone(), server.clone(), service.clone());
+            tasks.spawn(server::accept_tls(listener, tls.clone(), room, server, service));
             tasks.spawn(tls.keep_fresh());
         }
-        tasks.spawn(server::accept(listener, config.server, service.clone()));
+        tasks.spawn(server::accept(listener, room, server, service.clone()));
         tasks.spawn(age(service.clone()));
         let fresh = service.clone();
         tasks.spawn(async move { fresh.access.keys().keep_fresh(LOOK_AT_KEYS).await });
@@ -177,6 +190,8 @@ async fn age(service: Arc<Service>) {
 /// probe learns that the broker is not ready, a publisher still reaches those who still listen.
 async fn drain(service: &Arc<Service>, grace: Duration) -> bool {
     service.broker.begin_drain();
+    // HTTP/2's clients are told at once, that they may go elsewhere with what they ask next.
+    service.stopping.send_replace(true);
     let shards = service.clone();
     // It blocks, and outlives this future where a second signal cuts it short.
     let ended = tokio::task::spawn_blocking(move || shards.broker.drain(grace)).await.is_ok();
@@ -184,6 +199,8 @@ async fn drain(service: &Arc<Service>, grace: Duration) -> bool {
         while service.counts.exchanges.load(Ordering::Relaxed) > 0 {
             sleep(Duration::from_millis(5)).await;
         }
+        // The last bytes of the connections that stay with hyper are written by hyper.
+        service.stopping.closed().await;
     };
     let _ = timeout(LAST_ANSWERS, answered).await;
     ended

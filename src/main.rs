@@ -64,8 +64,9 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         let streams = config.fanout.max_streams;
         let app = App::start(config)?;
         let address = app.address()?;
-        greet(address);
-        tracing::info!(%address, max_streams = streams, "listening");
+        let tls = app.tls_address()?.zip(app.tls_fingerprint());
+        greet(address, tls.as_ref());
+        tracing::info!(%address, tls = ?tls.map(|(address, _)| address), max_streams = streams, "listening");
         app.run().await?;
         Ok(())
     });
@@ -74,19 +75,23 @@ fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     result
 }
 
-/// Says where it listens and what to try, for the person who has just started it.
-fn greet(address: SocketAddr) {
+/// Says where it listens and what to try, for the person who has just started it. `tls` is where TLS is spoken, and the
+/// certificate's fingerprint, by which that person knows it again.
+fn greet(address: SocketAddr, tls: Option<&(SocketAddr, String)>) {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
+    let tls =
+        tls.map(|(address, sha256)| format!("         and on https://{address}\n  certificate: SHA-256 {sha256}\n"));
     let greeting = format!(
-        "fanfare {} listening on http://{address}\n\
+        "fanfare {} listening on http://{address}\n{}\
          \n  listen:   curl -N 'http://{reachable}/api/v1/events?topics=demo'\n  \
            publish:  curl -d '{{\"topic\":\"demo\",\"type\":\"hello\",\"data\":{{\"n\":1}}}}' \
          -H 'Content-Type: application/json' http://{reachable}/api/v1/events/broadcast\n  \
            stats:    curl http://{reachable}/api/v1/events/stats\n\n",
         env!("CARGO_PKG_VERSION"),
+        tls.unwrap_or_default(),
     );
     // Whoever closed our standard output does not want to read this.
     let _ = std::io::stdout().write_all(greeting.as_bytes());

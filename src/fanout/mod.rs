@@ -12,9 +12,10 @@ mod shard;
 mod stream;
 mod wheel;
 
-/// The atomics that the latch is built on, named here so that `tests/loom.rs` can put its own in their place.
+/// What the latch and the pullers' signals are built on, named here so that `tests/loom.rs` can put its own in its place.
 mod sync {
-    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
 }
 
 use std::io::{self, Write};
@@ -31,8 +32,8 @@ use crate::log::{Interest, Listening, Log};
 pub use counters::Totals;
 use counters::{Counters, Pulled};
 use latch::Latch;
-pub use pull::Puller;
 use pull::{Beginning, Pull};
+pub use pull::{Cutoff, Puller};
 pub use session::{Kept, Kick, Listed, Session};
 pub use stream::CloseReason;
 use tokio::sync::oneshot;

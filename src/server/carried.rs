@@ -1,34 +1,42 @@
 //! Connections that stay with hyper for as long as they live: over TLS, and HTTP/2. Their streams are bodies that pull
 //! from the log (`fanout/pull.rs`), many on one connection, each held up by its own flow control alone.
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::rt::{Read, Write};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::rt::{Executor, Read, Write};
 use hyper::server::conn::{http1, http2};
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{Request, Response, Version};
+use hyper_util::rt::TokioTimer;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::ServerConfig;
 use super::connection::LINGER;
 use super::service::{Outcome, Peer, Service};
-use crate::fanout::Puller;
+use crate::fanout::{Cutoff, Puller};
 use crate::http::reply::Reply;
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4); no HTTP/1 request does.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What of a stalled stream may wait in HTTP/2's own buffers, in bytes.
-const SEND_BUFFER: usize = 32 * 1024;
+/// What of a stream may wait in HTTP/2's own buffers, in bytes: one frame, so that a stalled connection holds little.
+const SEND_BUFFER: usize = 16 * 1024;
+
+/// How many bytes of a body a client may send before they are read: for one request, and for all of a connection's. A
+/// body is read as it comes; the windows only matter for those that nobody reads.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
 
 /// Which protocol a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +46,7 @@ pub(super) enum Protocol {
 }
 
 /// Serves a connection to its end. `permit` is its share of the bound on connections: an HTTP/1 connection gives it back
-/// when it becomes a stream, which has a share of another bound.
+/// when it becomes a stream, which has a share of another bound, and serves nothing after it.
 pub(super) async fn serve<IO>(
     io: IO,
     protocol: Protocol,
@@ -50,7 +58,7 @@ pub(super) async fn serve<IO>(
     IO: Read + Write + Unpin + Send + 'static,
 {
     let load = Arc::new(Load::default());
-    let exchange = Exchange { service, peer, load: load.clone() };
+    let exchange = Exchange { service: service.clone(), peer, load: load.clone() };
     match protocol {
         Protocol::Http1 => {
             let connection = http1::Builder::new()
@@ -61,21 +69,74 @@ pub(super) async fn serve<IO>(
                 // The driver below keeps the deadlines.
                 .header_read_timeout(None)
                 .serve_connection(io, exchange);
-            drive(connection, |connection| connection.graceful_shutdown(), &load, config, Some(permit)).await;
+            let driven = drive(connection, http1::Connection::graceful_shutdown, &load, config, &service, Some(permit));
+            // A connection has no deadline for its exchanges: the endpoints have theirs.
+            until_cut(driven, None).await;
         }
         Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let connection = http2::Builder::new(Exchanges { timeout: config.exchange_timeout })
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(config.max_concurrent_streams)
-                .max_header_list_size(config.max_head as u32)
+                .max_header_list_size(u32::try_from(config.max_head).unwrap_or(u32::MAX))
                 .max_send_buf_size(SEND_BUFFER)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 // A half-open peer is found by pings that it does not answer.
                 .keep_alive_interval(config.ping_interval)
                 .keep_alive_timeout(config.ping_interval)
                 .serve_connection(io, exchange);
-            drive(connection, |connection| connection.graceful_shutdown(), &load, config, None).await;
+            drive(connection, http2::Connection::graceful_shutdown, &load, config, &service, None).await;
             drop(permit);
         }
+    }
+}
+
+// ---- streams that their shard has given up
+
+tokio::task_local! {
+    /// The stream that this task has begun to write.
+    static STREAM: OnceCell<Cutoff>;
+}
+
+/// Runs what writes a stream until it is done, or its shard has given the stream up, or `allowed` is over before it was a
+/// stream. hyper pulls a body only where the client has room for it: without this, one whose client never has would
+/// stay for as long as its connection.
+async fn until_cut(writing: impl Future<Output = ()>, allowed: Option<Duration>) {
+    let watched = async {
+        let mut writing = pin!(writing);
+        let mut deadline: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            if writing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            STREAM.with(|stream| match (stream.get(), allowed) {
+                (Some(stream), _) => {
+                    deadline = None;
+                    stream.poll(cx)
+                }
+                // Most are answered by now: the timer is for those that are not.
+                (None, Some(allowed)) => deadline.get_or_insert_with(|| Box::pin(sleep(allowed))).as_mut().poll(cx),
+                (None, None) => Poll::Pending,
+            })
+        })
+        .await;
+    };
+    STREAM.scope(OnceCell::new(), watched).await;
+}
+
+/// Runs the exchanges of an HTTP/2 connection, each in a task of its own. One that is dropped before its end is reset.
+#[derive(Debug, Clone, Copy)]
+struct Exchanges {
+    /// How long one may take that is no stream.
+    timeout: Duration,
+}
+
+impl<F> Executor<F> for Exchanges
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, exchange: F) {
+        tokio::spawn(until_cut(exchange, Some(self.timeout)));
     }
 }
 
@@ -108,12 +169,14 @@ impl Drop for Busy {
     }
 }
 
-/// Polls a connection, and ends it when it has rested for too long.
+/// Polls a connection, and ends it when it has rested for too long, or the broker stops; then what it is busy with may
+/// still come to its end.
 async fn drive<C, E>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
     load: &Load,
     config: &ServerConfig,
+    service: &Service,
     mut permit: Option<OwnedSemaphorePermit>,
 ) where
     C: Future<Output = Result<(), E>>,
@@ -121,21 +184,35 @@ async fn drive<C, E>(
 {
     let mut connection = pin!(connection);
     let mut deadline = pin!(sleep_until(Instant::now() + config.head_timeout));
-    let mut timed = load.turn.load(Relaxed);
+    let mut stopping = service.stopping.subscribe();
+    let mut stop = pin!(stopping.wait_for(|stopping| *stopping));
+    let (mut timed, mut is_last) = (0, false);
     let rested = poll_fn(|cx| {
-        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-            if let Err(error) = result {
-                tracing::debug!(%error, "connection ended");
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return Poll::Ready(false);
             }
-            return Poll::Ready(false);
-        }
-        let turn = load.turn.load(Relaxed);
-        if timed != turn {
-            timed = turn;
-            deadline.as_mut().reset(Instant::now() + config.idle_timeout);
-        }
-        if load.streamed.load(Relaxed) {
-            permit = None;
+            let turn = load.turn.load(Relaxed);
+            if timed != turn {
+                timed = turn;
+                deadline.as_mut().reset(Instant::now() + config.idle_timeout);
+            }
+            // Behind a stream nothing is served: its permit is given back. By now its head is written and says nothing
+            // of that, as on a connection that a shard has taken over.
+            let became_stream = permit.is_some() && load.streamed.load(Relaxed);
+            if became_stream {
+                permit = None;
+            }
+            // Who comes while the broker stops is answered once: a probe is to learn of it.
+            let stops = !is_last && turn > 0 && stop.as_mut().poll(cx).is_ready();
+            if !became_stream && !stops {
+                break;
+            }
+            is_last |= stops;
+            shut_down(connection.as_mut());
         }
         match deadline.as_mut().poll(cx) {
             Poll::Ready(()) if load.exchanges.load(Relaxed) > 0 => {
@@ -146,6 +223,9 @@ async fn drive<C, E>(
         }
     });
     if rested.await {
+        if timed == 0 {
+            service.counts.slow_heads.fetch_add(1, Relaxed);
+        }
         shut_down(connection.as_mut());
         let _ = timeout(LINGER, connection).await;
     }
@@ -164,7 +244,7 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Payload>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (service, busy) = (self.service.clone(), self.load.begin());
+        let (service, busy, version) = (self.service.clone(), self.load.begin(), request.version());
         let answering = Answering::begin(service.clone());
         let outcome = service.route(request, &self.peer);
         Box::pin(async move {
@@ -176,8 +256,13 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
             Ok(match outcome {
                 Outcome::Stream(opening) => {
                     busy.0.streamed.store(true, Relaxed);
-                    let (parts, admitted) = opening.into_response();
+                    let (mut parts, admitted) = opening.into_response();
+                    if version == Version::HTTP_11 {
+                        parts.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+                    }
                     let puller = service.broker.pull(admitted);
+                    // Another stream's place is never taken: a task writes one.
+                    let _ = STREAM.try_with(|stream| stream.set(puller.cutoff()));
                     Response::from_parts(parts, Payload::Stream(puller, busy))
                 }
                 Outcome::Reply(reply) => whole(reply),
@@ -229,7 +314,7 @@ impl Body for Payload {
     fn is_end_stream(&self) -> bool {
         match self {
             Payload::Whole(body) => body.is_end_stream(),
-            Payload::Stream(..) => false,
+            Payload::Stream(puller, _) => puller.is_over(),
         }
     }
 

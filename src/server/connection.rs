@@ -61,7 +61,7 @@ pub(super) async fn serve(
             return None;
         }
     };
-    let speaks_http2 = PREFACE.starts_with(&first[..first.len().min(PREFACE.len())]);
+    let speaks_http2 = first.starts_with(PREFACE);
     let carrier = Carrier { socket, first, seen: Arc::default(), service: service.clone() };
     if speaks_http2 {
         let peer = Peer { pulls: true, ..peer };
@@ -291,8 +291,20 @@ impl Socket {
         Socket::Watched(TokioIo::new(socket))
     }
 
-    /// Waits for the first bytes; none if the connection ends before.
+    /// Waits for the first bytes, enough of them to tell HTTP/2 from HTTP/1; none if the connection ends before.
     async fn first_bytes(&mut self) -> io::Result<Vec<u8>> {
+        let mut first = self.some_bytes().await?;
+        while !first.is_empty() && first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+            let more = self.some_bytes().await?;
+            if more.is_empty() {
+                break;
+            }
+            first.extend(more);
+        }
+        Ok(first)
+    }
+
+    async fn some_bytes(&mut self) -> io::Result<Vec<u8>> {
         if let Some(read) = self.attempt(|socket| read_some(|buf| socket.read(buf))) {
             return read;
         }

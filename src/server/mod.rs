@@ -73,10 +73,9 @@ const ACCEPT_BATCH: usize = 16;
 /// hundred times a second and not with each of them, which would cost as much as all the rest of opening a stream.
 const WAKE_DELAY: Duration = Duration::from_millis(2);
 
-/// Accepts connections until the task is dropped.
-pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Service>) {
-    let room = Arc::new(Semaphore::new(config.max_connections));
-    let config = Arc::new(config);
+/// Accepts connections until the task is dropped. `room` has as many permits as there may be connections that are not
+/// streams ([`ServerConfig::max_connections`]), however many listeners there are.
+pub async fn accept(listener: TcpListener, room: Arc<Semaphore>, config: Arc<ServerConfig>, service: Arc<Service>) {
     let mut wakes = Wakes::default();
     loop {
         // Never closed, so never an error.
@@ -108,10 +107,14 @@ pub async fn accept(listener: TcpListener, config: ServerConfig, service: Arc<Se
 }
 
 /// Accepts connections that speak TLS, until the task is dropped. Each has a task of its own from the beginning: its
-/// handshake is some work.
-pub async fn accept_tls(listener: TcpListener, tls: Arc<Tls>, config: ServerConfig, service: Arc<Service>) {
-    let room = Arc::new(Semaphore::new(config.max_connections));
-    let config = Arc::new(config);
+/// handshake is some work. `room` as for [`accept`].
+pub async fn accept_tls(
+    listener: TcpListener,
+    tls: Arc<Tls>,
+    room: Arc<Semaphore>,
+    config: Arc<ServerConfig>,
+    service: Arc<Service>,
+) {
     // Never closed, so never an error.
     while let Ok(permit) = room.clone().acquire_owned().await {
         let (socket, address) = match listener.accept().await {

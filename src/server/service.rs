@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
+use tokio::sync::watch;
 
 use super::Counts;
 use crate::auth::{Denied, Listener};
@@ -52,6 +53,8 @@ pub struct Service {
     pub counts: Counts,
     /// Numbers the requests that bring no id of their own.
     pub request_ids: AtomicU64,
+    /// Tells the connections that stay with hyper that the broker stops; each of them holds a receiver.
+    pub stopping: watch::Sender<bool>,
 }
 
 /// What a request leads to.

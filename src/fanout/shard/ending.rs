@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::super::pull::End;
 use super::super::stream::{CloseReason, Ending, Replay, Sent, State, send};
 use super::Shard;
 use crate::clock::Now;
@@ -97,7 +98,7 @@ impl Shard {
         let until = self.now + self.ticker.ticks(self.config.stall_timeout);
         let stream = &mut self.streams[key as usize];
         let Some(pull) = stream.pull() else { return };
-        pull.end(self.now, reason, retry_ms);
+        pull.end(self.now, End { reason, retry_ms });
         stream.state = State::Ended(Box::new(Ending { rest: Bytes::new(), reason, until }));
         match reason {
             // It has not taken anything for as long already.
@@ -141,7 +142,7 @@ impl Shard {
             _ => reason,
         };
         if let Some(pull) = stream.pull() {
-            pull.end(self.now, reason, None);
+            pull.cut(self.now, reason);
             pull.set_key(None);
         }
         self.link.counters.count_closed(reason);

@@ -392,7 +392,7 @@ impl Shard {
             more,
         });
         bump(&self.link.counters.opened, 1);
-        self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+        self.watch(key, self.now + self.ticker.ticks(self.config.heartbeat));
         if let Some(drain) = &mut self.drain {
             drain.join(key);
         }

@@ -64,6 +64,13 @@ impl Shard {
         self.wheel.schedule(key, tick);
     }
 
+    /// The same; one that pulls is looked at often enough for its stall to be found in time, of which nothing else tells.
+    pub(super) fn watch(&mut self, key: u32, tick: u64) {
+        let pulls = self.streams.get(key as usize).is_some_and(|stream| stream.pull().is_some());
+        let stalled = self.now + self.ticker.ticks(self.config.stall_timeout);
+        self.schedule(key, if pulls { tick.min(stalled) } else { tick });
+    }
+
     fn call(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if stream.expires().is_some_and(|expires| expires <= Now::read()) {
@@ -90,7 +97,7 @@ impl Shard {
             }
         };
         if idle < patience {
-            return self.schedule(key, self.now + patience - idle);
+            return self.watch(key, self.now + patience - idle);
         }
         match &stream.state {
             State::Replay(replay) if replay.blocked => self.close(key, CloseReason::Stalled),
@@ -113,7 +120,7 @@ impl Shard {
         if let Some(pull) = stream.pull() {
             pull.beat(self.now, frame);
             stream.progress = self.now as u32;
-            return self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
+            return self.watch(key, self.now + self.ticker.ticks(self.config.heartbeat));
         }
         let State::Live { at } = stream.state else { return };
         let Some(audience) = self.audiences.get(stream.audience) else { return };

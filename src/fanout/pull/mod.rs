@@ -1,21 +1,21 @@
 //! Streams that pull: those over TLS and HTTP/2, where somebody else does the writing. A [`Puller`] reads the log by its
 //! own cursor whenever its carrier has room; its shard keeps time for it and tells it that there is more to read, as it
 //! sends to the others. So a stalled one waits on its carrier's flow control alone, and holds nothing but its cursor.
-//!
-//! A wake is only a hint. The puller leaves its waker first and looks at the log afterwards; an event that it did not see
-//! there is found by its shard later, which then finds the waker.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+mod signals;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
 use super::{Command, Link};
 use crate::clock::Now;
-use crate::frame::{self, Frame, Framing, GapReason};
+use crate::frame::{self, Framing, GapReason};
 use crate::log::{Event, Interest, Log, Read};
+
+pub(super) use signals::{End, Pull};
 
 /// What one pull gives at the most, in bytes (or one frame, if that is larger): a frame of HTTP/2, or a record of TLS.
 const PULL_MAX: usize = 16 * 1024;
@@ -25,83 +25,6 @@ const READ_MAX: usize = 64;
 
 /// Reads that find nothing, before others have a turn.
 const SEARCHES: usize = 16;
-
-/// What a puller and its shard share.
-#[derive(Debug)]
-pub(super) struct Pull {
-    /// Its number in the shard, once it has one, and as long as.
-    key: AtomicU32,
-    signals: Mutex<Signals>,
-}
-
-const NO_KEY: u32 = u32::MAX;
-
-#[derive(Debug, Default)]
-struct Signals {
-    waker: Option<Waker>,
-    /// The tick of the first wake that was not answered yet.
-    called: Option<u64>,
-    heartbeat: Option<Frame>,
-    end: Option<End>,
-}
-
-/// How it is to end: for what reason, and when the client is to come back, if that is to be said.
-#[derive(Debug, Clone, Copy)]
-struct End {
-    reason: CloseReason,
-    retry_ms: Option<u64>,
-}
-
-impl Pull {
-    fn new() -> Arc<Pull> {
-        Arc::new(Pull { key: AtomicU32::new(NO_KEY), signals: Mutex::default() })
-    }
-
-    pub(super) fn set_key(&self, key: Option<u32>) {
-        self.key.store(key.unwrap_or(NO_KEY), Relaxed);
-    }
-
-    pub(super) fn key(&self) -> Option<u32> {
-        Some(self.key.load(Relaxed)).filter(|key| *key != NO_KEY)
-    }
-
-    /// There is more to read.
-    pub(super) fn call(&self, now: u64) {
-        self.signal(now, |_| {});
-    }
-
-    /// A heartbeat is due.
-    pub(super) fn beat(&self, now: u64, frame: Frame) {
-        self.signal(now, |signals| signals.heartbeat = Some(frame));
-    }
-
-    /// It is to end.
-    pub(super) fn end(&self, now: u64, reason: CloseReason, retry_ms: Option<u64>) {
-        self.signal(now, |signals| {
-            signals.end.get_or_insert(End { reason, retry_ms });
-        });
-    }
-
-    /// Since when it has not answered.
-    pub(super) fn silent_since(&self) -> Option<u64> {
-        self.signals().called
-    }
-
-    fn signal(&self, now: u64, note: impl FnOnce(&mut Signals)) {
-        let mut signals = self.signals();
-        note(&mut signals);
-        signals.called.get_or_insert(now);
-        let waker = signals.waker.take();
-        drop(signals);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn signals(&self) -> MutexGuard<'_, Signals> {
-        self.signals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A stream's body, for whoever writes it. Dropping it ends the stream.
 #[derive(Debug)]
@@ -118,6 +41,22 @@ pub struct Puller {
     ended: Option<CloseReason>,
 }
 
+/// Tells a stream's carrier that the stream was given up: it stalled, or did not take its end in time. Its puller is to
+/// be dropped then, for its carrier has no room to pull it to its end.
+#[derive(Debug)]
+pub struct Cutoff(Arc<Pull>);
+
+impl Cutoff {
+    /// Ready once the stream was given up. It shares its waker with the puller: both are to be polled by the same task,
+    /// this one last.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        match self.0.is_cut(cx.waker()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
+
 /// With what a puller begins.
 pub(super) struct Beginning {
     pub(super) interest: Interest,
@@ -130,9 +69,19 @@ pub(super) struct Beginning {
 impl Puller {
     pub(super) fn new(log: Arc<Log>, link: Arc<Link>, beginning: Beginning) -> (Puller, Arc<Pull>) {
         let Beginning { interest, first, cursor, told, limit } = beginning;
-        let (pull, left) = (Pull::new(), limit.unwrap_or(NO_LIMIT));
+        let (pull, left) = (Arc::new(Pull::new()), limit.unwrap_or(NO_LIMIT));
         let shared = pull.clone();
         (Puller { log, link, pull, interest, first, cursor, told, left, ended: None }, shared)
+    }
+
+    /// Whether nothing comes after what was pulled.
+    pub fn is_over(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Tells when nobody waits for the stream's end any more.
+    pub fn cutoff(&self) -> Cutoff {
+        Cutoff(self.pull.clone())
     }
 
     /// The next bytes of the stream; `None` at its end.
@@ -140,13 +89,10 @@ impl Puller {
         if self.ended.is_some() {
             return Poll::Ready(None);
         }
-        let (heartbeat, end) = self.answer(cx);
+        let (heartbeat, end) = self.pull.answer(cx.waker());
         if !self.first.is_empty() {
             let first = std::mem::take(&mut self.first);
             return self.give(first);
-        }
-        if self.left == 0 {
-            return self.finish(CloseReason::LimitReached);
         }
         // A stream that drains gets first what was published; one whose right to listen has ended does not.
         if let Some(end) = end.filter(|end| end.reason != CloseReason::Drained) {
@@ -182,17 +128,6 @@ impl Puller {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Leaves the waker, and takes what was signalled.
-    fn answer(&mut self, cx: &Context<'_>) -> (Option<Frame>, Option<End>) {
-        let mut signals = self.pull.signals();
-        signals.called = None;
-        match &mut signals.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        (signals.heartbeat.take(), signals.end)
     }
 
     fn give(&self, bytes: Bytes) -> Poll<Option<Bytes>> {
@@ -241,6 +176,7 @@ impl Puller {
         }
         if self.left != NO_LIMIT {
             self.left -= delivered as u32;
+            self.ended = self.ended.or((self.left == 0).then_some(CloseReason::LimitReached));
         }
         self.link.pulled.add_delivered(delivered as u64);
         bytes
