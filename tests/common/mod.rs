@@ -94,6 +94,8 @@ pub(crate) struct Server {
     child: Child,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(crate) tls: Option<SocketAddr>,
     log: Arc<Mutex<String>>,
     log_reader: Option<thread::JoinHandle<()>>,
 }
@@ -131,8 +133,11 @@ impl Server {
             let _ = log_reader.join();
             panic!("no greeting but {first:?}; stderr: {}", log.lock().expect("not poisoned"));
         };
+        let mut second = String::new();
+        stdout.read_line(&mut second).expect("the greeting is text");
+        let tls = second.split_once("https://").and_then(|(_, addr)| addr.trim().parse().ok());
         thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
-        Server { child, addr, log, log_reader: Some(log_reader) }
+        Server { child, addr, tls, log, log_reader: Some(log_reader) }
     }
 
     /// Its process.
