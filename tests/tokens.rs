@@ -5,7 +5,9 @@
 #[allow(dead_code, reason = "of the clients' tools, only Python's are needed here")]
 mod tools;
 
-use std::fmt::Write as _;
+#[path = "common/tokens.rs"]
+mod issuer;
+
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -13,18 +15,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fanfare::auth::Denied;
 use fanfare::auth::token::{
-    Algorithm, ClaimsConfig, JwksConfig, KeySource, Mode, Place, Secret, TOKEN_MAX, TokenConfig, Verifier,
+    Algorithm, ClaimsConfig, JwksConfig, KeySource, Mode, Place, Secret, TokenConfig, Verifier,
 };
 use fanfare::clock::Now;
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{AlgorithmFamily, EncodingKey, crypto};
+use issuer::{Issuer, SECRET, hostile, pem, private};
 use serde_json::{Value, json};
 
 /// The moment at which all tokens here are looked at: good ones begin before and end after it.
@@ -105,101 +106,11 @@ fn tokens_of_pyjwt_are_accepted() {
 
 // ---- key sets that change
 
-/// Signs tokens.
-struct Issuer {
-    algorithm: Algorithm,
-    key: EncodingKey,
-    /// What everybody may know: the public key in PEM; for a secret nothing.
-    pem: String,
-    /// The name of its key in a set.
-    id: String,
-}
-
-const SECRET: &str = "a secret of more than 32 bytes that nobody else knows";
-
-impl Issuer {
-    fn new(algorithm: Algorithm, id: &str) -> Issuer {
-        let (private, public) = match algorithm {
-            Algorithm::HS256 => {
-                let key = EncodingKey::from_secret(SECRET.as_bytes());
-                return Issuer { algorithm, key, pem: String::new(), id: id.to_owned() };
-            }
-            Algorithm::RS256 | Algorithm::PS256 => {
-                let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
-                (private(&key.as_der()), public(&key.public_key().as_der()))
-            }
-            Algorithm::ES256 => {
-                let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-                let pkcs8 = key.to_pkcs8v1().expect("it can be written");
-                (pem("PRIVATE KEY", pkcs8.as_ref()), public(&key.public_key().as_der()))
-            }
-            Algorithm::EdDSA => {
-                let key = Ed25519KeyPair::generate().expect("a key");
-                (private(&key.as_der()), public(&key.public_key().as_der()))
-            }
-            other => panic!("{other:?} is not needed"),
-        };
-        let read = match algorithm {
-            Algorithm::ES256 => EncodingKey::from_ec_pem,
-            Algorithm::EdDSA => EncodingKey::from_ed_pem,
-            _ => EncodingKey::from_rsa_pem,
-        };
-        let key = read(private.as_bytes()).expect("it reads what it is meant for");
-        Issuer { algorithm, key, pem: public, id: id.to_owned() }
+fn verifier_of(issuer: &Issuer) -> Verifier {
+    match issuer.pem.is_empty() {
+        true => by_secret(SECRET, issuer.algorithm),
+        false => by_pem(&issuer.pem, issuer.algorithm),
     }
-
-    fn verifier(&self) -> Verifier {
-        match self.pem.is_empty() {
-            true => by_secret(SECRET, self.algorithm),
-            false => by_pem(&self.pem, self.algorithm),
-        }
-    }
-
-    fn jwk(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.key, self.algorithm).expect("it is public");
-        let mut jwk = serde_json::to_value(jwk).expect("it is JSON");
-        jwk["kid"] = json!(self.id);
-        jwk
-    }
-
-    fn header(&self) -> String {
-        json!({"alg": format!("{:?}", self.algorithm), "typ": "JWT", "kid": self.id}).to_string()
-    }
-
-    /// A signed token of any texts, also of such as are no JSON.
-    fn sign(&self, header: &str, claims: &str) -> String {
-        sign(&self.key, self.algorithm, header, claims)
-    }
-
-    fn good(&self) -> String {
-        self.sign(&self.header(), &claims())
-    }
-}
-
-fn private(der: &Result<Pkcs8V1Der<'static>, aws_lc_rs::error::Unspecified>) -> String {
-    pem("PRIVATE KEY", der.as_ref().expect("it can be written").as_ref())
-}
-
-fn public(der: &Result<PublicKeyX509Der<'static>, aws_lc_rs::error::Unspecified>) -> String {
-    pem("PUBLIC KEY", der.as_ref().expect("it can be written").as_ref())
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    for line in STANDARD.encode(der).as_bytes().chunks(64) {
-        writeln!(pem, "{}", String::from_utf8_lossy(line)).expect("a String takes it");
-    }
-    pem + &format!("-----END {label}-----\n")
-}
-
-fn sign(key: &EncodingKey, algorithm: Algorithm, header: &str, claims: &str) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = crypto::sign(signed.as_bytes(), key, algorithm).expect("it can be signed");
-    format!("{signed}.{signature}")
-}
-
-fn claims() -> String {
-    json!({"exp": NOW_S + 900, "nbf": NOW_S - 900, "user_id": "u", "roles": ["user"]}).to_string()
 }
 
 fn key_set(issuers: &[&Issuer]) -> Vec<u8> {
@@ -267,7 +178,8 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn published_keys_are_rotated_and_outlast_trouble() {
-    let (first, second) = (Issuer::new(Algorithm::ES256, "first"), Issuer::new(Algorithm::EdDSA, "second"));
+    let (first, second) =
+        (Issuer::new(Algorithm::ES256, "first", NOW_S), Issuer::new(Algorithm::EdDSA, "second", NOW_S));
     let server = Published::on(listener());
     server.give("200 OK", &key_set(&[&first]));
     let algorithms = [Algorithm::ES256, Algorithm::EdDSA];
@@ -283,9 +195,9 @@ async fn published_keys_are_rotated_and_outlast_trouble() {
     server.give("200 OK", &key_set(&[&first, &second]));
     wait_until_good(&verifier, &second.good()).await;
     assert!(verifier.verify(&first.good(), now()).is_ok(), "both count while both are published");
-    let nameless = second.sign(r#"{"alg":"EdDSA"}"#, &claims());
+    let nameless = second.sign(r#"{"alg":"EdDSA"}"#, &second.claims());
     assert_eq!(verifier.verify(&nameless, now()), Err(Denied::Untrusted), "of two keys, one must be named");
-    let misnamed = second.sign(r#"{"alg":"EdDSA","kid":"first"}"#, &claims());
+    let misnamed = second.sign(r#"{"alg":"EdDSA","kid":"first"}"#, &second.claims());
     assert_eq!(verifier.verify(&misnamed, now()), Err(Denied::Untrusted));
 
     server.give("200 OK", &key_set(&[&second]));
@@ -315,7 +227,7 @@ async fn published_keys_are_rotated_and_outlast_trouble() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_issuer_that_is_away_at_the_start_may_come_later() {
-    let issuer = Issuer::new(Algorithm::ES256, "k");
+    let issuer = Issuer::new(Algorithm::ES256, "k", NOW_S);
     let closed = listener();
     let address = closed.local_addr().expect("it is bound");
     drop(closed);
@@ -361,7 +273,8 @@ async fn whatever_tokens_say_the_issuer_has_its_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_key_set_in_a_file_is_read_again() {
-    let (first, second) = (Issuer::new(Algorithm::EdDSA, "first"), Issuer::new(Algorithm::EdDSA, "second"));
+    let (first, second) =
+        (Issuer::new(Algorithm::EdDSA, "first", NOW_S), Issuer::new(Algorithm::EdDSA, "second", NOW_S));
     let path = file("keys.json", &key_set(&[&first]));
     let often = Duration::from_millis(20);
     let verifier = Arc::new(by_jwks(Place::File(path.clone()), &[Algorithm::EdDSA], often, AT_ONCE));
@@ -381,14 +294,14 @@ async fn a_key_set_in_a_file_is_read_again() {
 
 #[test]
 fn of_a_key_set_only_what_is_for_signatures_and_set_counts() {
-    let issuer = Issuer::new(Algorithm::ES256, "k");
+    let issuer = Issuer::new(Algorithm::ES256, "k", NOW_S);
     let plain = issuer.jwk();
     let with = |key: &str, value: Value| {
         let mut jwk = plain.clone();
         jwk[key] = value;
         jwk
     };
-    let other = Issuer::new(Algorithm::EdDSA, "other").jwk();
+    let other = Issuer::new(Algorithm::EdDSA, "other", NOW_S).jwk();
     let secret = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET), "kid": "k"});
     let verdict = |jwk: Value| {
         // Beside keys of kinds that nobody knows here, which do not spoil the set (RFC 7517, section 5).
@@ -420,8 +333,8 @@ fn of_a_key_set_only_what_is_for_signatures_and_set_counts() {
 
 #[test]
 fn a_key_that_does_not_fit_is_refused_at_the_start() {
-    let rsa = Issuer::new(Algorithm::RS256, "k");
-    let elliptic = Issuer::new(Algorithm::ES256, "k");
+    let rsa = Issuer::new(Algorithm::RS256, "k", NOW_S);
+    let elliptic = Issuer::new(Algorithm::ES256, "k", NOW_S);
     let long = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
     let private = private(&long.as_der());
     let config = |pem: &str, algorithms: &[Algorithm]| {
@@ -453,7 +366,7 @@ fn a_key_that_does_not_fit_is_refused_at_the_start() {
     }
     assert!(config(&pem("RSA PUBLIC KEY", long.public_key().as_ref()), &[]).is_ok(), "PKCS #1 will do");
     // Without an algorithm it follows from the key.
-    for issuer in [rsa, elliptic, Issuer::new(Algorithm::EdDSA, "k")] {
+    for issuer in [rsa, elliptic, Issuer::new(Algorithm::EdDSA, "k", NOW_S)] {
         let verifier = config(&issuer.pem, &[]).expect("it fits");
         assert!(verifier.verify(&issuer.good(), now()).is_ok(), "{:?}", issuer.algorithm);
     }
@@ -493,8 +406,8 @@ fn no_hostile_token_is_accepted_and_none_is_logged() {
     let mut tried = 0;
     tracing::subscriber::with_default(subscriber, || {
         for algorithm in [Algorithm::HS256].into_iter().chain(ASYMMETRIC) {
-            let issuer = Issuer::new(algorithm, "k");
-            let mut verifiers = vec![issuer.verifier()];
+            let issuer = Issuer::new(algorithm, "k", NOW_S);
+            let mut verifiers = vec![verifier_of(&issuer)];
             if algorithm != Algorithm::HS256 {
                 let place = Place::File(file("set.json", &key_set(&[&issuer])));
                 verifiers.push(by_jwks(place, &[algorithm], RARELY, RARELY));
@@ -514,344 +427,4 @@ fn no_hostile_token_is_accepted_and_none_is_logged() {
     let log = String::from_utf8(log.0.lock().expect("not poisoned").clone()).expect("it is text");
     assert!(log.is_empty(), "{log}");
     assert!(tried > 9_000, "{tried} tokens");
-}
-
-/// Hostile tokens, each with what is wrong with it.
-fn hostile(issuer: &Issuer) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    unsigned(issuer, &mut all);
-    signed_by_another(issuer, &mut all);
-    confused(issuer, &mut all);
-    damaged(issuer, &mut all);
-    badly_headed(issuer, &mut all);
-    badly_claimed(issuer, &mut all);
-    all
-}
-
-type Tokens = Vec<(String, String)>;
-
-fn unsigned(issuer: &Issuer, all: &mut Tokens) {
-    let body = URL_SAFE_NO_PAD.encode(claims());
-    let good = issuer.good();
-    let signature = good.rsplit('.').next().expect("it is signed");
-    let own = format!("\"{:?}\"", issuer.algorithm);
-    let spellings = [
-        r#""none""#,
-        r#""None""#,
-        r#""NONE""#,
-        r#""nOnE""#,
-        r#""none ""#,
-        r#"" none""#,
-        r#""n\u006fne""#,
-        r#""none\u0000""#,
-        r#""""#,
-        "null",
-        "0",
-        "false",
-        "[]",
-        "{}",
-        r#"["none"]"#,
-        r#""HS1""#,
-        r#""RS1""#,
-        r#""ES256K""#,
-        r#""ES512""#,
-        r#""A128KW""#,
-        r#""dir""#,
-        r#""any""#,
-        r#""*""#,
-        &own.to_lowercase(),
-        &own,
-    ];
-    for spelling in spellings {
-        let header = URL_SAFE_NO_PAD.encode(format!("{{\"alg\":{spelling},\"kid\":\"k\"}}"));
-        for signature in ["", "AA", ".", "=", signature] {
-            all.push((format!("alg {spelling}"), format!("{header}.{body}.{signature}")));
-        }
-        all.push((format!("alg {spelling}, two parts"), format!("{header}.{body}")));
-    }
-    for header in ["{}", r#"{"typ":"JWT"}"#] {
-        all.push(("no alg".to_owned(), issuer.sign(header, &claims())));
-    }
-}
-
-fn signed_by_another(issuer: &Issuer, all: &mut Tokens) {
-    let attacker = match issuer.algorithm {
-        Algorithm::HS256 => Issuer { key: EncodingKey::from_secret(b"another"), ..Issuer::new(issuer.algorithm, "k") },
-        algorithm => Issuer::new(algorithm, "k"),
-    };
-    let alg = format!("{:?}", issuer.algorithm);
-    all.push(("another key".to_owned(), attacker.good()));
-    for id in [
-        "",
-        "K",
-        "k ",
-        "../../../../dev/null",
-        "/proc/sys/kernel/randomize_va_space",
-        "' OR '1'='1",
-        "k\u{0}",
-        "0",
-        "*",
-        "http://127.0.0.1/keys",
-        "k|id",
-        "$(id)",
-        "first",
-        "null",
-        &"k".repeat(5000),
-    ] {
-        let header = json!({"alg": alg, "kid": id}).to_string();
-        all.push((format!("kid {id:.40}, another key"), attacker.sign(&header, &claims())));
-    }
-    for id in ["7", "null", "[]", "{}", "true", "[\"k\"]"] {
-        let header = format!("{{\"alg\":\"{alg}\",\"kid\":{id}}}");
-        all.push((format!("kid {id}, another key"), attacker.sign(&header, &claims())));
-    }
-    let jwk = match issuer.algorithm {
-        Algorithm::HS256 => json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("another"), "kid": "k"}),
-        _ => attacker.jwk(),
-    };
-    let url = "https://attacker.example/keys";
-    for (name, value) in [
-        ("jwk", jwk.clone()),
-        ("jwk", json!({"keys": [jwk]})),
-        ("jku", json!(url)),
-        ("x5u", json!(url)),
-        ("x5c", json!([STANDARD.encode(&attacker.pem)])),
-        ("x5t", json!("AAAA")),
-        ("iss", json!(url)),
-        ("url", json!(url)),
-        ("cty", json!("JWT")),
-    ] {
-        let mut header = json!({"alg": alg, "kid": "k"});
-        header[name] = value;
-        all.push((format!("{name} in the header, another key"), attacker.sign(&header.to_string(), &claims())));
-    }
-}
-
-/// The public key as a secret (RFC 8725, section 2.1), and the good signature under another algorithm's name.
-fn confused(issuer: &Issuer, all: &mut Tokens) {
-    let good = issuer.good();
-    let (signed, signature) = good.rsplit_once('.').expect("it is signed");
-    let (_, body) = signed.split_once('.').expect("it has claims");
-    let lines: Vec<&str> = issuer.pem.lines().filter(|line| !line.starts_with('-')).collect();
-    let der = STANDARD.decode(lines.concat()).expect("it is PEM");
-    let public = [
-        issuer.pem.clone().into_bytes(),
-        issuer.pem.trim().as_bytes().to_vec(),
-        issuer.pem.replace('\n', "\r\n").into_bytes(),
-        issuer.pem.replace('\n', "").into_bytes(),
-        lines.concat().into_bytes(),
-        lines.join("\n").into_bytes(),
-        der[der.len().saturating_sub(32)..].to_vec(),
-        der[der.len().saturating_sub(65)..].to_vec(),
-        der,
-        issuer.id.clone().into_bytes(),
-        b"secret".to_vec(),
-        vec![0],
-    ];
-    for used in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
-        for (n, text) in public.iter().enumerate() {
-            let key = EncodingKey::from_secret(if text.is_empty() { b"\n" } else { text });
-            for told in [format!("{used:?}"), format!("{:?}", issuer.algorithm)] {
-                let header = json!({"alg": told, "kid": "k"}).to_string();
-                let what = format!("{used:?} with public text {n}, called {told}");
-                all.push((what, sign(&key, used, &header, &claims())));
-            }
-        }
-    }
-    // By the right key, but not as it was set up.
-    if let AlgorithmFamily::Hmac | AlgorithmFamily::Rsa = issuer.key.family() {
-        for used in issuer.key.family().algorithms().iter().filter(|used| **used != issuer.algorithm) {
-            let header = json!({"alg": format!("{used:?}"), "kid": "k"}).to_string();
-            all.push((format!("{used:?} by the right key"), sign(&issuer.key, *used, &header, &claims())));
-        }
-    }
-    for told in ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS512", "ES256", "ES384", "EdDSA"] {
-        if told != format!("{:?}", issuer.algorithm) {
-            let relabelled = URL_SAFE_NO_PAD.encode(json!({"alg": told, "kid": "k"}).to_string());
-            all.push((format!("relabelled {told}"), format!("{relabelled}.{body}.{signature}")));
-            // And signed again, so that nothing but the name is wrong.
-            let header = json!({"alg": told, "kid": "k"}).to_string();
-            all.push((format!("signed as {told}"), issuer.sign(&header, &claims())));
-        }
-    }
-}
-
-fn damaged(issuer: &Issuer, all: &mut Tokens) {
-    let good = issuer.good();
-    for at in 0..good.len() {
-        all.push((format!("cut at {at}"), good[..at].to_owned()));
-        let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
-        all.push((format!("changed at {at}"), format!("{}{other}{}", &good[..at], &good[at + 1..])));
-    }
-    for odd in [" ", "\n", "\0", "=", ".", "%00", "é", "\u{feff}", "+", "/"] {
-        for token in [format!("{odd}{good}"), format!("{good}{odd}"), good.replacen('.', &format!("{odd}."), 1)] {
-            all.push((format!("{odd:?} in it"), token));
-        }
-    }
-    let parts: Vec<&str> = good.split('.').collect();
-    let [header, body, signature] = parts[..] else { panic!("three parts") };
-    for token in [
-        String::new(),
-        ".".to_owned(),
-        "..".to_owned(),
-        "...".to_owned(),
-        header.to_owned(),
-        format!("{header}."),
-        format!("{header}.."),
-        format!("{header}..{signature}"),
-        format!(".{body}.{signature}"),
-        format!("..{signature}"),
-        format!("{header}.{header}.{signature}"),
-        format!("{body}.{header}.{signature}"),
-        format!("{header}.{body}.{signature}.{signature}"),
-        format!("{header}.{body}..{signature}"),
-        format!("{header}.{body}.{signature}.a.b"),
-        format!("Bearer {good}"),
-        format!("{good},{good}"),
-        good.to_uppercase(),
-        good.chars().rev().collect(),
-    ] {
-        all.push(("its parts".to_owned(), token));
-    }
-    // The right bytes in another alphabet, or padded: one token, one spelling.
-    let bytes = URL_SAFE_NO_PAD.decode(signature).expect("it is base64");
-    if !bytes.len().is_multiple_of(3) {
-        all.push(("padded".to_owned(), format!("{header}.{body}.{}", URL_SAFE.encode(&bytes))));
-    }
-    for signature in [vec![0; bytes.len()], vec![255; bytes.len()], [&bytes[..], &[0]].concat(), bytes.repeat(8)] {
-        all.push(("its signature".to_owned(), format!("{header}.{body}.{}", URL_SAFE_NO_PAD.encode(signature))));
-    }
-}
-
-fn badly_headed(issuer: &Issuer, all: &mut Tokens) {
-    let alg = format!("{:?}", issuer.algorithm);
-    for crit in [r#"["exp"]"#, r#"["b64"]"#, r#"["x"]"#, "[]", "null", "true", r#""exp""#, "{}"] {
-        let header = format!("{{\"alg\":\"{alg}\",\"kid\":\"k\",\"b64\":false,\"exp\":1,\"crit\":{crit}}}");
-        all.push((format!("crit {crit}"), issuer.sign(&header, &claims())));
-    }
-    let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-    for header in [
-        format!("[\"{alg}\",\"k\"]"),
-        format!("[\"{alg}\",\"k\",false]"),
-        format!("\"{alg}\""),
-        "null".to_owned(),
-        String::new(),
-        "{".to_owned(),
-        format!("{{\"alg\":\"{alg}\",\"alg\":\"{alg}\"}}"),
-        format!("{{\"alg\":\"none\",\"alg\":\"{alg}\"}}"),
-        format!("{{\"alg\":\"{alg}\",\"kid\":\"k\",\"kid\":\"k\"}}"),
-        format!("{{\"alg\":\"{alg}\",\"kid\":\"k\"}}{{}}"),
-        format!("{{'alg':'{alg}'}}"),
-        format!("\u{feff}{{\"alg\":\"{alg}\",\"kid\":\"k\"}}"),
-        format!("{{\"alg\":{},\"kid\":\"k\"}}", deep(2500)),
-        format!("{{\"alg\":\"{alg}\",\"kid\":{}}}", deep(2500)),
-        deep(2500),
-        "[".repeat(5000),
-        "{\"a\":".repeat(1000),
-    ] {
-        all.push((format!("header {header:.60}"), issuer.sign(&header, &claims())));
-    }
-    for length in [TOKEN_MAX, 2 * TOKEN_MAX, 1 << 20] {
-        let header = json!({"alg": alg, "kid": "k", "x": "x".repeat(length)}).to_string();
-        all.push(("giant header".to_owned(), issuer.sign(&header, &claims())));
-        let claims = json!({"exp": NOW_S + 900, "x": "x".repeat(length)}).to_string();
-        all.push(("giant claims".to_owned(), issuer.sign(&issuer.header(), &claims)));
-        all.push(("giant signature".to_owned(), issuer.good() + &"A".repeat(length)));
-        all.push(("nothing but dots".to_owned(), ".".repeat(length)));
-    }
-}
-
-fn badly_claimed(issuer: &Issuer, all: &mut Tokens) {
-    let mut push = |claims: String| {
-        all.push((format!("claims {claims:.60}"), issuer.sign(&issuer.header(), &claims)));
-    };
-    for exp in [
-        "null",
-        "true",
-        "\"\"",
-        "\"soon\"",
-        "[]",
-        "{}",
-        "-1",
-        "-0.5",
-        "0",
-        "1",
-        "1e3",
-        "1e18",
-        "1e300",
-        "1e400",
-        "-1e400",
-        "18446744073709551615",
-        "18446744073709551616",
-        "9223372036854775808",
-        "253402300800",
-        "1800000900000",
-        "NaN",
-        "Infinity",
-        "0x7fffffff",
-        "1_900_000_000",
-        "99999999999999999999999999999999999999999999999",
-    ] {
-        push(format!("{{\"exp\":{exp}}}"));
-        push(format!("{{\"nbf\":0,\"sub\":\"u\",\"exp\":{exp},\"roles\":[\"admin\"]}}"));
-    }
-    for before in [60, 61, 3600, NOW_S] {
-        push(format!("{{\"exp\":{}}}", NOW_S - before));
-        push(format!("{{\"exp\":\"{}\"}}", NOW_S + before));
-        push(format!("{{\"exp\":[{}]}}", NOW_S + before));
-    }
-    let good = NOW_S + 900;
-    for nbf in [NOW_S + 61, NOW_S + 3600, 253_402_300_799] {
-        push(format!("{{\"exp\":253402300799,\"nbf\":{nbf}}}"));
-    }
-    for nbf in ["\"0\"", "-1", "1e300", "[]", "{}", "true", "1800000900000"] {
-        push(format!("{{\"exp\":{good},\"nbf\":{nbf}}}"));
-    }
-    let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-    for claims in [
-        String::new(),
-        "null".to_owned(),
-        "[]".to_owned(),
-        "{}".to_owned(),
-        format!("{good}"),
-        format!("[{good}]"),
-        format!("[{good},null,null,null,\"u\",null,null,null,null,null]"),
-        format!("\"{good}\""),
-        format!("[{{\"exp\":{good}}}]"),
-        format!("{{\"exp\":{good}"),
-        format!("{{\"exp\":{good}}}}}"),
-        format!("{{\"exp\":1,\"exp\":{good}}}"),
-        format!("{{\"exp\":{good},\"exp\":{good}}}"),
-        format!("{{\"EXP\":{good}}}"),
-        format!("{{\"claims\":{{\"exp\":{good}}}}}"),
-        format!("{{\"exp\":{good},\"user_id\":\"u\",\"user_id\":\"admin\"}}"),
-        format!("{{\"exp\":{good},\"user_id\":{{\"$ne\":\"\"}}}}"),
-        format!("{{\"exp\":{good},\"user_id\":{}}}", deep(2500)),
-        format!("{{\"exp\":{good},\"roles\":{}}}", deep(2500)),
-        format!("{{\"exp\":{good},\"fanfare\":{}}}", deep(2500)),
-        format!("{{\"exp\":{}}}", deep(2500)),
-        deep(2500),
-        "{\"exp\":".repeat(700),
-        format!("{{\"exp\":{good},\"aud\":\"somebody else\"}}"),
-        format!("{{\"exp\":{good},\"aud\":[]}}"),
-        format!("{{\"exp\":{good},\"aud\":7}}"),
-        format!("{{\"exp\":{good},\"iss\":7}}"),
-        format!("{{\"exp\":{good},\"roles\":\"admin\"}}"),
-        format!("{{\"exp\":{good},\"roles\":{{\"admin\":true}}}}"),
-        format!("{{\"exp\":{good},\"roles\":[[\"admin\"]]}}"),
-        format!("{{\"exp\":{good},\"permissions\":[\"events:publish:*.*\"]}}"),
-        format!("{{\"exp\":{good},\"fanfare\":{{\"publish\":[\"a\\nb\"]}}}}"),
-        format!("{{\"exp\":{good},\"fanfare\":{{\"publish\":\"*\"}}}}"),
-        format!("{{\"exp\":{good},\"fanfare\":{{\"admin\":true}}}}"),
-        // A good token in another one.
-        issuer.good(),
-        format!("\"{}\"", issuer.good()),
-    ] {
-        push(claims);
-    }
-    push(format!("{{\"exp\":{good},\"sub\":\"\u{0}\"}}"));
-    let latin1 = [b"{\"exp\":1800000900,\"sub\":\"".as_slice(), &[0xe9], b"\"}"].concat();
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(issuer.header()), URL_SAFE_NO_PAD.encode(latin1));
-    let signature = crypto::sign(signed.as_bytes(), &issuer.key, issuer.algorithm).expect("it can be signed");
-    all.push(("claims that are no UTF-8".to_owned(), format!("{signed}.{signature}")));
 }
