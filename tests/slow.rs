@@ -228,3 +228,21 @@ fn limit_ends_a_stalled_stream_behind_its_last_whole_event() {
     assert_eq!(end, common::End::Clean);
     assert!(events.iter().map(SseEvent::n).eq(0..400));
 }
+
+#[test]
+fn one_that_was_slow_and_does_not_leave_at_its_end_is_closed() {
+    let server = Server::start(&SMALL);
+    let mut slow = server.stream("topics=a&limit=30");
+    server.publisher().publish("a", "tick", &big(0, 500_000));
+    wait_until("it to stall", || server.stat("/streams/stalls") == 1);
+    flood(&server, 1..30);
+    let (events, end) = slow.read_to_end();
+    assert_eq!((events.len(), end), (30, common::End::Clean));
+    let busy = server.cpu_ticks();
+    wait_until("the connection to be closed", || {
+        std::thread::sleep(Duration::from_millis(100));
+        server.stat("/streams/closed/limit_reached") == 1
+    });
+    assert!(server.cpu_ticks() - busy < 100, "it waits, and does nothing else");
+    server.wait_for_clients(0);
+}

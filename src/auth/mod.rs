@@ -52,6 +52,8 @@ pub enum Listener {
 pub enum Denied {
     /// There was neither token nor key, and one is needed.
     Missing,
+    /// There is more than one token, and nothing says which one counts.
+    Several,
     /// It cannot be read as what it should be.
     Malformed,
     /// It is signed by another key, or by another algorithm than the one that was set.

@@ -2,8 +2,11 @@
 //!
 //! A listener shows a token: in `Authorization: Bearer` (RFC 6750, section 2.1), in the query as `access_token` (2.3;
 //! `EventSource` sets no headers), or in a cookie whose name is set. A publisher shows a key, in `X-API-Key` or as a
-//! bearer, or a token that grants publishing. Where nothing is set up, everybody may do everything.
+//! bearer, or a token that grants publishing; only in a header, which no page from elsewhere can send unasked. Keys are
+//! looked for in headers alone: addresses and cookies are kept where keys must not be. Where nothing is set up,
+//! everybody may do everything.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,8 +47,18 @@ pub enum Publisher {
 }
 
 impl Publisher {
-    /// The name that its idempotency keys count under.
-    pub fn name(&self) -> &str {
+    /// What its idempotency keys count under. Users are called what the issuer likes, so keys are kept apart from them,
+    /// and users from tokens that name none.
+    pub fn scope(&self) -> Box<str> {
+        match self {
+            Publisher::Anyone => "".into(),
+            Publisher::Key(key) => format!("key {}", key.identity.name).into(),
+            Publisher::Token(Identity { user: Some(user), .. }) => format!("user {user}").into(),
+            Publisher::Token(Identity { user: None, name, .. }) => format!("token {name}").into(),
+        }
+    }
+
+    fn name(&self) -> &str {
         match self {
             Publisher::Anyone => "",
             Publisher::Key(key) => &key.identity.name,
@@ -68,6 +81,12 @@ impl Publisher {
             false => Err(Problem::Forbidden(format!("{:?} may not publish to the topic {topic:?}", self.name()))),
         }
     }
+}
+
+/// What a request shows of who sends it. It is a secret, hence no `Debug`.
+enum Shown<'a> {
+    Key(&'a str),
+    Token(Cow<'a, str>),
 }
 
 impl Access {
@@ -110,7 +129,7 @@ impl Access {
 
     /// Whether anybody may publish.
     pub fn is_open_to_publishers(&self) -> bool {
-        self.mode == Mode::Off && self.keys.is_empty()
+        self.mode == Mode::Off && !self.keys.are_set_up()
     }
 
     /// Who wants to listen.
@@ -119,14 +138,16 @@ impl Access {
     /// [`Denied`], where a token is needed or one that was shown is no good.
     pub fn listener(&self, head: &Parts, now: Now) -> Result<Listener, Denied> {
         let Some(verifier) = &self.verifier else { return Ok(Listener::Anyone) };
-        let shown = match self.shown(&head.headers) {
-            Some(shown) => Some(shown.to_owned()),
-            None => access_token(head.uri.query().unwrap_or_default())?
-                .or_else(|| self.cookie(&head.headers).map(str::to_owned)),
+        let in_query = access_token(head.uri.query().unwrap_or_default())?;
+        let shown = match (self.shown(&head.headers)?, in_query) {
+            (Some(Shown::Token(_)), Some(_)) => return Err(Denied::Several),
+            (Some(shown), _) => Some(shown),
+            (None, Some(token)) => Some(Shown::Token(token.into())),
+            (None, None) => self.cookie(&head.headers)?.map(|token| Shown::Token(token.into())),
         };
         match (shown, self.mode) {
-            (Some(shown), _) if is_token(&shown) => verifier.verify(&shown, now).map(Listener::Known),
-            (Some(shown), _) => self.keys.find(&shown).map(|key| Listener::Known(key.identity.clone())),
+            (Some(Shown::Token(token)), _) => verifier.verify(&token, now).map(Listener::Known),
+            (Some(Shown::Key(key)), _) => self.keys.find(key).map(|key| Listener::Known(key.identity.clone())),
             (None, Mode::Required) => Err(Denied::Missing),
             (None, _) => Ok(Listener::Stranger),
         }
@@ -140,10 +161,11 @@ impl Access {
         if self.is_open_to_publishers() {
             return Ok(Publisher::Anyone);
         }
-        match (self.shown(headers), &self.verifier) {
+        match (self.shown(headers)?, &self.verifier) {
             (None, _) => Err(Denied::Missing),
-            (Some(shown), Some(verifier)) if is_token(shown) => verifier.verify(shown, now).map(Publisher::Token),
-            (Some(shown), _) => self.keys.find(shown).map(Publisher::Key),
+            (Some(Shown::Token(token)), Some(verifier)) => verifier.verify(&token, now).map(Publisher::Token),
+            (Some(Shown::Token(text)), None) => self.keys.find(&text).map(Publisher::Key),
+            (Some(Shown::Key(key)), _) => self.keys.find(key).map(Publisher::Key),
         }
     }
 
@@ -187,39 +209,62 @@ impl Access {
         if !self.keys.has_admin() {
             return Err(Problem::NotFound);
         }
-        let shown = self.shown(headers).ok_or(Problem::Denied(Denied::Missing))?;
-        match self.keys.find(shown).map_err(Problem::Denied)?.admin {
+        let key = match self.shown(headers)?.ok_or(Denied::Missing)? {
+            Shown::Key(key) => self.keys.find(key)?,
+            Shown::Token(text) => self.keys.find(&text)?,
+        };
+        match key.admin {
             true => Ok(()),
             false => Err(Problem::Forbidden("this needs an operator's key".to_owned())),
         }
     }
 
-    /// What the headers show.
-    fn shown<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let key = headers.get(X_API_KEY).and_then(|key| key.to_str().ok());
-        key.or_else(|| {
-            let (scheme, shown) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("Bearer").then(|| shown.trim())
-        })
+    /// What the headers show: a key in `X-API-Key`, else what `Authorization: Bearer` has. Other schemes are for others.
+    fn shown<'a>(&self, headers: &'a HeaderMap) -> Result<Option<Shown<'a>>, Denied> {
+        if let Some(key) = only(headers, &X_API_KEY)? {
+            return Ok(Some(Shown::Key(key)));
+        }
+        let Some(text) = only(headers, &AUTHORIZATION)? else { return Ok(None) };
+        let (scheme, shown) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(scheme.eq_ignore_ascii_case("Bearer").then(|| bearer(shown.trim())))
     }
 
-    /// What the cookie shows whose name is set (RFC 6265, section 4.2.1).
-    fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let name = self.cookie.as_deref()?;
-        let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-        let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find(|(other, _)| *other == name).map(|(_, value)| value.trim_matches('"'))
+    /// What the cookie shows whose name is set (RFC 6265, section 4.2.1). Other cookies may hold any bytes; one that is
+    /// empty is how a page forgets a token.
+    fn cookie<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, Denied> {
+        let Some(name) = self.cookie.as_deref() else { return Ok(None) };
+        let pairs = headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|&b| b == b';'));
+        let mut values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        match values.next().map(|value| std::str::from_utf8(value).map_err(|_| Denied::Malformed)).transpose()? {
+            Some("" | "\"\"") | None => Ok(None),
+            Some(value) => Ok(Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))),
+        }
+    }
+}
+
+/// The only field of this name.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Denied> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Denied::Malformed),
+        (Some(_), Some(_)) => Err(Denied::Several),
+    }
+}
+
+/// A token has three parts; a key that has too is told apart by `X-API-Key`.
+fn bearer(text: &str) -> Shown<'_> {
+    match text.bytes().filter(|&b| b == b'.').count() {
+        2 => Shown::Token(text.into()),
+        _ => Shown::Key(text),
     }
 }
 
 fn access_token(query: &str) -> Result<Option<String>, Denied> {
-    match query::parameters(query).find(|parameter| parameter.name == "access_token") {
-        Some(parameter) => parameter.value().map(Some).map_err(|_| Denied::Malformed),
-        None => Ok(None),
+    let mut tokens = query::parameters(query).filter(|parameter| parameter.name == "access_token");
+    match (tokens.next(), tokens.next()) {
+        (None, _) => Ok(None),
+        (Some(token), None) => token.value().map(Some).map_err(|_| Denied::Malformed),
+        (Some(_), Some(_)) => Err(Denied::Several),
     }
-}
-
-/// Whether this looks like a token, which has three parts; a key has no dots.
-fn is_token(shown: &str) -> bool {
-    shown.bytes().filter(|&b| b == b'.').count() == 2
 }

@@ -94,7 +94,7 @@ pub async fn publish(
     match key {
         None => Ok(answered(publish())),
         Some(key) => {
-            let name = Name { scope: publisher.name().into(), key };
+            let name = Name { scope: publisher.scope(), key };
             match answers.once(name, (form, text), now, publish)? {
                 Answer::First(body) => Ok(answered(body)),
                 Answer::Repeat(body) => {

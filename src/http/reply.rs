@@ -77,6 +77,8 @@ impl Problem {
             Problem::OriginNotAllowed | Problem::CrossSite => StatusCode::FORBIDDEN,
             Problem::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::RateLimited(_) | Problem::TooManyStreams(_) => StatusCode::TOO_MANY_REQUESTS,
+            // RFC 6750, section 3.1.
+            Problem::Denied(Denied::Several) => StatusCode::BAD_REQUEST,
             Problem::Denied(_) => StatusCode::UNAUTHORIZED,
         }
     }
@@ -100,6 +102,7 @@ impl Problem {
             Problem::TooManyStreams(TooManyStreams::OfAddress(_)) => "too_many_streams_of_address",
             Problem::TooManyStreams(TooManyStreams::OfUser(_)) => "too_many_streams_of_user",
             Problem::Denied(Denied::Missing) => "token_missing",
+            Problem::Denied(Denied::Several) => "token_repeated",
             Problem::Denied(Denied::Malformed) => "token_malformed",
             Problem::Denied(Denied::Untrusted) => "token_untrusted",
             Problem::Denied(Denied::Expired) => "token_expired",
@@ -184,8 +187,11 @@ fn challenge(denied: Denied) -> HeaderValue {
     match denied {
         Denied::Missing => HeaderValue::from_static("Bearer realm=\"fanfare\""),
         _ => {
-            let why = describe(denied);
-            let value = format!("Bearer realm=\"fanfare\", error=\"invalid_token\", error_description=\"{why}\"");
+            let (error, why) = match denied {
+                Denied::Several => ("invalid_request", describe(denied)),
+                _ => ("invalid_token", describe(denied)),
+            };
+            let value = format!("Bearer realm=\"fanfare\", error=\"{error}\", error_description=\"{why}\"");
             HeaderValue::from_str(&value).expect("the descriptions are plain ASCII")
         }
     }
@@ -195,6 +201,7 @@ fn challenge(denied: Denied) -> HeaderValue {
 fn describe(denied: Denied) -> &'static str {
     match denied {
         Denied::Missing => "a token or a key is needed",
+        Denied::Several => "there is more than one token; expected one, in one place",
         Denied::Malformed => "the token cannot be read",
         Denied::Untrusted => "the token is not signed by a key that is trusted here",
         Denied::Expired => "the token has expired",

@@ -176,17 +176,13 @@ fn granted(asked: &[Pattern], grants: &[Pattern]) -> Result<Vec<Pattern>, Proble
     if grants.is_empty() {
         return Err(Problem::Forbidden("the token grants no topic to listen to".to_owned()));
     }
-    let mut topics = Vec::new();
-    for pattern in asked {
-        if grants.iter().any(|grant| grant.covers(pattern)) {
-            topics.push(pattern.clone());
-        } else if *pattern == Pattern::All {
-            topics.extend_from_slice(grants);
-        } else {
-            return Err(Problem::Forbidden(format!("the token does not grant the topic {:?}", pattern.to_string())));
-        }
+    let is_granted = |pattern: &&Pattern| grants.iter().any(|grant| grant.covers(pattern));
+    match asked.iter().find(|pattern| **pattern != Pattern::All && !is_granted(pattern)) {
+        Some(other) => Err(Problem::Forbidden(format!("the token does not grant the topic {:?}", other.to_string()))),
+        // What else was asked for is among the grants.
+        None if asked.contains(&Pattern::All) => Ok(grants.to_vec()),
+        None => Ok(asked.to_vec()),
     }
-    Ok(topics)
 }
 
 fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
@@ -345,8 +341,9 @@ impl Opening {
 ///
 /// # Errors
 /// As [`subscribe`], as far as the request goes.
-pub fn probe(config: &SubscribeConfig, request: &Parts) -> Result<Reply, Problem> {
-    Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, Now::read())?;
+pub fn probe(config: &SubscribeConfig, request: &Parts, listener: &Listener) -> Result<Reply, Problem> {
+    let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, Now::read())?;
+    asked.bound(listener)?;
     let mut reply = Response::new(Full::new(Bytes::new()));
     for (name, value) in FIELDS {
         reply.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -148,7 +148,7 @@ impl Service {
 
     fn let_in(&self, head: &Parts, listener: &Listener, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
         if head.method == Method::HEAD {
-            return subscribe::probe(&self.subscribe, head).map(Outcome::Reply);
+            return subscribe::probe(&self.subscribe, head, listener).map(Outcome::Reply);
         }
         let framing = match head.version {
             Version::HTTP_11 if !peer.pulls => Framing::Chunked,

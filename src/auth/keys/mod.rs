@@ -80,9 +80,14 @@ impl Keys {
         self.ring.load().iter().any(|key| key.admin)
     }
 
-    /// Whether there are none.
+    /// Whether there are none at the moment.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there is a place for keys. Where all of them were taken back, nobody has one; that is no open door.
+    pub fn are_set_up(&self) -> bool {
+        self.file.is_some() || !self.environment.is_empty()
     }
 
     /// The key that a request presents.

@@ -449,8 +449,9 @@ impl Shard {
                     replay.blocked = false;
                     self.replays.push_back(key);
                 }
-                State::Ended(_) => self.send_ending(key),
-                State::Live { .. } | State::Replay(_) => {}
+                State::Ended(ending) if !ending.rest.is_empty() => self.send_ending(key),
+                // Closing this side makes the socket writable once more: who has sent all must not do so again.
+                State::Ended(_) | State::Live { .. } | State::Replay(_) => {}
             }
         }
     }
