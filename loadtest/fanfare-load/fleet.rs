@@ -1,26 +1,27 @@
 //! The receiving side: all streams on one thread, one poll and one large read buffer.
 //!
 //! Scenarios drive it: nothing happens between two calls of [`Fleet::run`]. Reads go until the socket is drained, which
-//! a short read shows; that saves the call that would say `EAGAIN`.
+//! without TLS a short read shows; that saves the call that would say `EAGAIN`.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use mio::{Events, Poll, Token};
 
 use crate::Result;
+use crate::address::Address;
+use crate::carrier::{Asking, Carrier};
 use crate::clock::SendTimes;
 use crate::follower::Follower;
 use crate::publisher::Published;
 use crate::tally::{Tally, latency_histogram};
-use crate::target::{check_room_for, source_of};
+use crate::target::{Target, check_room_for, source_of};
+use crate::token::Signer;
 use crate::transcript::Transcript;
+use crate::transport::{Dialer, Transport};
 
 /// More than a socket's receive buffer usually holds, little enough to stay in the second-level cache.
 const READ_BUFFER_BYTES: usize = 256 << 10;
@@ -30,31 +31,38 @@ const EVENTS_A_TURN: usize = 1024;
 const TICK: Duration = Duration::from_millis(20);
 
 pub struct Fleet {
-    server: SocketAddr,
+    dialer: Dialer,
+    transport: Transport,
     poll: Poll,
     events: Events,
     buffer: Box<[u8]>,
     rooms: Vec<Room>,
     streams: Vec<Stream>,
+    /// Connection n carries the streams from n times [`Transport::streams_a_connection`] on.
+    carriers: Vec<Option<Carrier>>,
     launch: Launch,
-    connections: u64,
+    /// Connections made so far.
+    dialed: u64,
+    signer: Option<Signer>,
     /// See [`Fleet::new`].
     batch: Duration,
     pub tally: Tally,
 }
 
-/// The streams that asked for the same topics.
+/// The streams that asked for the same.
 struct Room {
-    topics: String,
+    query: String,
     streams: usize,
     transcript: Transcript,
 }
 
 struct Stream {
-    socket: Option<TcpStream>,
     room: u32,
-    asked: bool,
+    /// It has been launched, and its connection has not been lost since.
+    carried: bool,
     begun: u64,
+    /// What it shows to be let in.
+    token: Option<Box<str>>,
     follower: Follower,
 }
 
@@ -93,6 +101,8 @@ pub struct Verdict {
     pub gaps: u64,
     /// Events under another sequence than the publisher was told.
     pub misnumbered: u64,
+    /// Events that were for another room.
+    pub misdirected: u64,
     /// Streams that were refused, ended, or sent nonsense.
     pub streams_lost: u64,
 }
@@ -106,6 +116,7 @@ impl Verdict {
             self.out_of_order,
             self.gaps,
             self.misnumbered,
+            self.misdirected,
             self.streams_lost,
         ];
         faults.iter().all(|&count| count == 0)
@@ -117,43 +128,55 @@ impl Fleet {
     /// that waits in a poll is woken by the very next send, and that wake-up, several microseconds on a virtual machine
     /// and nothing that a remote client would cost, is billed to the server that sends. Delivery latencies are up to
     /// `batch` too high for it.
-    pub fn new(server: SocketAddr, times: Arc<SendTimes>, batch: Duration) -> Result<Self> {
+    pub fn new(target: &Target, times: Arc<SendTimes>, batch: Duration) -> Result<Self> {
         Ok(Self {
-            server,
+            dialer: Dialer::new(target.url, &target.transport)?,
+            transport: target.transport,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_A_TURN),
             buffer: vec![0; READ_BUFFER_BYTES].into(),
             rooms: Vec::new(),
             streams: Vec::new(),
+            carriers: Vec::new(),
             launch: Launch { waiting: VecDeque::new(), in_flight: 0, limit: 0, begun: 0, outcome: Opened::nothing() },
-            connections: 0,
+            dialed: 0,
+            signer: None,
             batch,
             tally: Tally::new(times),
         })
     }
 
-    /// Adds streams, not yet opened, that will ask for `topics`. They get a transcript of their own.
-    pub fn add_room(&mut self, topics: &str, streams: usize) -> Result<()> {
-        check_room_for(self.streams.len() + streams)?;
+    /// Gives each stream that is added from now on a token of its own.
+    pub fn sign(&mut self, signer: Option<Signer>) {
+        self.signer = signer;
+    }
+
+    /// Adds streams, not yet opened, that will ask for what goes to this address. They get a transcript of their own.
+    pub fn add_room(&mut self, address: &Address, streams: usize) -> Result<()> {
         let room = u32::try_from(self.rooms.len())?;
-        self.rooms.push(Room { topics: topics.to_owned(), streams: 0, transcript: Transcript::default() });
+        self.rooms.push(Room { query: address.query(), streams: 0, transcript: Transcript::default() });
         self.add_streams(room as usize, streams)
     }
 
     /// Adds streams to a room that is there.
     pub fn add_streams(&mut self, room: usize, streams: usize) -> Result<()> {
-        check_room_for(self.streams.len() + streams)?;
+        let (first, last) = (self.streams.len(), self.streams.len() + streams);
+        let connections = last.div_ceil(self.transport.streams_a_connection());
+        check_room_for(connections)?;
+        self.carriers.resize_with(connections, || None);
         let prefix = self.rooms[room].transcript.entries().len();
         self.rooms[room].streams += streams;
-        let first = self.streams.len();
-        self.streams.extend((0..streams).map(|_| Stream {
-            socket: None,
-            room: room as u32,
-            asked: false,
-            begun: 0,
-            follower: Follower::new(prefix),
-        }));
-        self.launch.waiting.extend(first..first + streams);
+        for index in first..last {
+            let token = self.signer.as_ref().map(|signer| signer.token(index)).transpose()?;
+            self.streams.push(Stream {
+                room: room as u32,
+                carried: false,
+                begun: 0,
+                token: token.map(String::into_boxed_str),
+                follower: Follower::new(prefix),
+            });
+        }
+        self.launch.waiting.extend(first..last);
         Ok(())
     }
 
@@ -161,9 +184,9 @@ impl Fleet {
     /// again from where each was.
     pub fn cut(&mut self) {
         self.launch.waiting.clear();
+        self.carriers.fill_with(|| None);
         for (index, stream) in self.streams.iter_mut().enumerate() {
-            stream.socket = None;
-            stream.asked = false;
+            stream.carried = false;
             stream.follower = Follower::new(stream.follower.prefix());
             self.launch.waiting.push_back(index);
         }
@@ -212,7 +235,8 @@ impl Fleet {
         }
     }
 
-    /// Compares what every stream had with what was published; room n expects `expected[n]` events.
+    /// Compares what every stream had with what was published; room n expects `expected[n]` events, and of those it is sent
+    /// in turn with the other rooms of `expected`.
     pub fn verdict(&self, expected: &[u64], published: &Published) -> Verdict {
         let expected_of = |room: usize| expected.get(room).copied().unwrap_or(0);
         let tally = &self.tally;
@@ -231,13 +255,18 @@ impl Fleet {
             verdict.unexpected += received.saturating_sub(expected);
         }
         let sequences: HashMap<u64, u64> = published.sequences.iter().copied().collect();
-        for room in &self.rooms {
+        for (number, room) in self.rooms.iter().enumerate() {
             verdict.duplicates += room.transcript.repeated() * room.streams as u64;
             let misnumbered = room.transcript.entries().iter().filter(|entry| {
                 let told = entry.number.and_then(|number| sequences.get(&number));
                 told.is_some_and(|&told| told != entry.seq)
             });
             verdict.misnumbered += misnumbered.count() as u64;
+            let misdirected = room.transcript.entries().iter().filter(|entry| {
+                let went_to = |event: u64| event as usize % expected.len();
+                number < expected.len() && entry.number.is_some_and(|event| went_to(event) != number)
+            });
+            verdict.misdirected += misdirected.count() as u64;
         }
         verdict
     }
@@ -260,13 +289,7 @@ impl Fleet {
         let mut handled = 0;
         for event in &events {
             handled += 1;
-            let index = event.token().0;
-            if event.is_writable() && !self.streams[index].asked {
-                self.ask(index);
-            }
-            if event.is_readable() || event.is_read_closed() {
-                self.read(index, event.is_read_closed());
-            }
+            self.drive(event.token().0, event.is_read_closed());
         }
         self.events = events;
         let opening = self.launch.in_flight > 0;
@@ -277,85 +300,116 @@ impl Fleet {
     }
 
     fn launch_more(&mut self) -> Result<()> {
+        let mut touched = None;
         while self.launch.in_flight < self.launch.limit {
             let Some(index) = self.launch.waiting.pop_front() else {
                 break;
             };
             self.launch.in_flight += 1;
-            self.streams[index].begun = self.tally.times.now();
-            let source = source_of(self.connections);
-            self.connections += 1;
-            match connect(self.server, source) {
-                Ok(socket) => self.streams[index].socket = Some(socket),
-                Err(error) => {
-                    self.lose(index, Some(&error));
-                    continue;
-                }
-            }
-            // Over loopback the handshake is nearly always over by now; if so, waiting for writability is saved.
-            self.ask(index);
             let stream = &mut self.streams[index];
-            let interest = if stream.asked { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-            if let Some(socket) = &mut stream.socket {
-                self.poll.registry().register(socket, Token(index), interest)?;
+            stream.begun = self.tally.times.now();
+            stream.carried = true;
+            let connection = index / self.transport.streams_a_connection();
+            if let Err(error) = self.ask(index, connection) {
+                self.lose_connection(connection, Some(&error));
             }
+            // Streams follow each other, so those of one connection are launched together.
+            if let Some(before) = touched.replace(connection).filter(|&before| before != connection) {
+                self.drive_shared(before);
+            }
+        }
+        if let Some(last) = touched {
+            self.drive_shared(last);
         }
         Ok(())
     }
 
-    /// Sends the request, if the socket is connected.
-    fn ask(&mut self, index: usize) {
-        let stream = &mut self.streams[index];
+    /// Sends a stream's request over its connection, which is made if it is not there.
+    fn ask(&mut self, index: usize, connection: usize) -> io::Result<()> {
+        let stream = &self.streams[index];
         let room = &self.rooms[stream.room as usize];
-        let Some(socket) = &mut stream.socket else {
-            return;
+        let asking = Asking {
+            query: &room.query,
+            last_event_id: stream.follower.prefix().checked_sub(1).map(|last| room.transcript.id_of(last)),
+            token: stream.token.as_deref(),
         };
-        let request = request(&room.topics, stream.follower.prefix(), &room.transcript);
-        match socket.write(request.as_bytes()) {
-            Ok(written) if written == request.len() => stream.asked = true,
-            // An empty send buffer takes a few hundred bytes whole.
-            Ok(_) => self.lose(index, Some(&ErrorKind::WriteZero.into())),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {}
-            Err(error) => self.lose(index, Some(&error)),
+        let slot = &mut self.carriers[connection];
+        if let Some(carrier) = slot {
+            return carrier.ask(index, &asking);
+        }
+        let source = source_of(self.dialed);
+        self.dialed += 1;
+        let mut carrier = Carrier::new(self.dialer.dial(source)?, self.transport.http2.is_some());
+        // Over loopback the handshake of TCP is nearly always over by now.
+        carrier.ask(index, &asking)?;
+        carrier.register(self.poll.registry(), Token(connection))?;
+        *slot = Some(carrier);
+        Ok(())
+    }
+
+    /// Has the requests sent that were given to a connection of many streams.
+    fn drive_shared(&mut self, connection: usize) {
+        if self.transport.http2.is_some() {
+            self.drive(connection, false);
         }
     }
 
-    fn read(&mut self, index: usize, until_closed: bool) {
+    /// Sends and reads all that one connection has.
+    fn drive(&mut self, connection: usize, until_closed: bool) {
+        // Both are taken out while the connection is read: what it brings is handed to all the rest.
+        let Some(mut carrier) = self.carriers[connection].take() else {
+            return;
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let driven = carrier.drive(&mut buffer, until_closed, |index, bytes| self.receive(index, bytes));
+        self.buffer = buffer;
+        match driven {
+            Ok(true) => self.carriers[connection] = Some(carrier),
+            Ok(false) => self.lose_connection(connection, None),
+            Err(error) => self.lose_connection(connection, Some(&error)),
+        }
+    }
+
+    /// Takes what a stream was sent, or its end; gives whether it goes on.
+    fn receive(&mut self, index: usize, bytes: Option<&[u8]>) -> bool {
         let stream = &mut self.streams[index];
+        let Some(bytes) = bytes else {
+            self.lose(index, None);
+            return false;
+        };
+        self.tally.now = self.tally.times.now();
+        let connected = stream.follower.is_connected();
         let room = &mut self.rooms[stream.room as usize];
-        loop {
-            let Some(socket) = &mut stream.socket else {
-                return;
-            };
-            let read = match socket.read(&mut self.buffer) {
-                Ok(0) => return self.lose(index, None),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return self.lose(index, Some(&error)),
-            };
-            self.tally.now = self.tally.times.now();
-            let connected = stream.follower.is_connected();
-            stream.follower.receive(&self.buffer[..read], &mut room.transcript, &mut self.tally);
-            if stream.follower.has_ended() {
-                return self.lose(index, None);
-            }
-            if !connected && stream.follower.is_connected() {
-                self.launch.in_flight -= 1;
-                self.launch.outcome.streams += 1;
-                self.launch.outcome.elapsed = self.tally.now - self.launch.begun;
-                self.launch.outcome.latency.saturating_record(self.tally.now - stream.begun);
-            }
-            if read < self.buffer.len() && !until_closed {
-                return;
-            }
+        stream.follower.receive(bytes, &mut room.transcript, &mut self.tally);
+        if stream.follower.has_ended() {
+            self.lose(index, None);
+            return false;
+        }
+        if !connected && stream.follower.is_connected() {
+            self.launch.in_flight -= 1;
+            self.launch.outcome.streams += 1;
+            self.launch.outcome.elapsed = self.tally.now - self.launch.begun;
+            self.launch.outcome.latency.saturating_record(self.tally.now - stream.begun);
+        }
+        true
+    }
+
+    /// A connection is over, and with it the streams that it carried.
+    fn lose_connection(&mut self, connection: usize, error: Option<&io::Error>) {
+        self.carriers[connection] = None;
+        let many = self.transport.streams_a_connection();
+        let last = self.streams.len().min((connection + 1) * many);
+        for index in connection * many..last {
+            self.lose(index, error);
         }
     }
 
     /// A stream is over. One that was still being opened counts as failed.
     fn lose(&mut self, index: usize, error: Option<&io::Error>) {
         let stream = &mut self.streams[index];
-        stream.socket = None;
+        if !std::mem::take(&mut stream.carried) {
+            return;
+        }
         if !stream.follower.is_connected() {
             let outcome = &mut self.launch.outcome;
             self.launch.in_flight -= 1;
@@ -376,41 +430,12 @@ impl Fleet {
 impl Drop for Fleet {
     /// Resets the connections, so that they do not stay behind in TIME_WAIT and take ports from the next run.
     fn drop(&mut self) {
-        for socket in self.streams.iter().filter_map(|stream| stream.socket.as_ref()) {
-            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
-        }
+        self.carriers.iter().flatten().for_each(Carrier::reset_when_closed);
     }
 }
 
 impl Opened {
     fn nothing() -> Self {
         Self { streams: 0, failed: 0, elapsed: 0, latency: latency_histogram(), error: None }
-    }
-}
-
-fn request(topics: &str, prefix: usize, transcript: &Transcript) -> String {
-    let resume = match prefix.checked_sub(1) {
-        Some(last) => format!("Last-Event-ID: {}\r\n", transcript.id_of(last)),
-        None => String::new(),
-    };
-    format!(
-        "GET /api/v1/events?topics={topics} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\
-         Cache-Control: no-cache\r\n{resume}\r\n"
-    )
-}
-
-/// Begins to connect, without waiting.
-fn connect(server: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
-    let Some(source) = source else {
-        return TcpStream::connect(server);
-    };
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    // Ports in TIME_WAIT may be taken again: the server's port makes the pair unique.
-    socket.set_reuse_address(true)?;
-    socket.bind(&source.into())?;
-    match socket.connect(&server.into()) {
-        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
-        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }

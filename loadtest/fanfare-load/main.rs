@@ -1,7 +1,8 @@
 //! `fanfare-load`: opens streams, publishes, and reports what arrived, when, and what it cost the server.
 //!
 //! A scenario in three steps, each a module:
-//! 1. [`fleet`] opens the streams and receives, on one thread; [`publisher`] publishes on another.
+//! 1. [`fleet`] opens the streams and receives, on one thread; [`publisher`] publishes on another. A stream has a
+//!    [`carrier`]: a connection of its own, or one of HTTP/2 ([`http2`]) with many, plain or inside TLS ([`transport`]).
 //! 2. Every byte that arrives is checked: [`follower`] compares it with the [`transcript`] of its topics, and has the
 //!    [`parser`] read what differs. [`tally`] counts.
 //! 3. [`scenario`] asks the kernel what it cost ([`process`]) and writes the [`report`].
@@ -12,9 +13,12 @@
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a binary has no API: `pub` says what other modules use")]
 
+mod address;
+mod carrier;
 mod clock;
 mod fleet;
 mod follower;
+mod http2;
 mod parser;
 mod plain;
 mod process;
@@ -25,7 +29,9 @@ mod scenario;
 mod suite;
 mod tally;
 mod target;
+mod token;
 mod transcript;
+mod transport;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,7 +40,7 @@ use clap::{Args, Parser, Subcommand};
 
 use plain::PlainArgs;
 use progress::Progress;
-use scenario::{AckArgs, BurstArgs, IdleArgs, OpenArgs, PacedArgs, ResumeArgs, Scenario, TopicsArgs};
+use scenario::{AckArgs, BurstArgs, IdleArgs, OpenArgs, PacedArgs, ReachArgs, ResumeArgs, Scenario};
 use suite::SuiteArgs;
 use target::Target;
 
@@ -65,7 +71,9 @@ enum Command {
     /// Publish at a rate that keeps the fan-out busy: how long an acknowledgement takes
     Ack(Against<AckArgs>),
     /// Many topics, few streams each: does an event cost what it reaches?
-    Topics(Against<TopicsArgs>),
+    Topics(Against<ReachArgs>),
+    /// One topic, events for one user each: does an event cost what it reaches, and does nobody else get it?
+    Users(Against<ReachArgs>),
     /// All streams cut at once, and back at once, each missing events
     Resume(Against<ResumeArgs>),
     /// Serve as the baseline: one send(2) of ready-made bytes a stream and event
@@ -116,6 +124,7 @@ impl Command {
             Self::Burst(against) => against.run(Scenario::Burst),
             Self::Ack(against) => against.run(Scenario::Ack),
             Self::Topics(against) => against.run(Scenario::Topics),
+            Self::Users(against) => against.run(Scenario::Users),
             Self::Resume(against) => against.run(Scenario::Resume),
             Self::Plain(plain) => plain::run(&plain),
             Self::Suite(suite) => suite::run(&suite),

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Result;
+use crate::address::Address;
 use crate::clock::{rfc3339, unix_now};
 use crate::target::raise_descriptor_limit;
 
@@ -53,6 +54,7 @@ struct Plain {
     listener: TcpListener,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
+    /// By what their streams asked for, as [`Address::query`] writes it.
     rooms: HashMap<String, Room>,
     /// Events not yet sent to anybody.
     queue: VecDeque<Event>,
@@ -62,7 +64,7 @@ struct Plain {
     scratch: Box<[u8]>,
 }
 
-/// The streams that asked for exactly these topics.
+/// The streams that asked for exactly this.
 #[derive(Default)]
 struct Room {
     members: Vec<usize>,
@@ -70,7 +72,7 @@ struct Room {
 }
 
 struct Event {
-    topic: String,
+    room: String,
     sequence: u64,
     frame: Frame,
 }
@@ -83,7 +85,7 @@ struct Connection {
 enum State {
     Request(Vec<u8>),
     Stream {
-        topics: Box<str>,
+        room: Box<str>,
         /// Only what a full socket did not take; see [`Backlog`].
         backlog: Option<Box<Backlog>>,
     },
@@ -221,10 +223,11 @@ impl Plain {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         match (method, path) {
             ("GET", "/api/v1/events") => {
-                let topics = query.split('&').find_map(|pair| pair.strip_prefix("topics="));
-                let topics = topics.filter(|topics| !topics.is_empty()).unwrap_or("all").to_owned();
+                let parameter = |name| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+                let topics = parameter("topics").filter(|topics| !topics.is_empty()).unwrap_or("all");
+                let asked = Address { topic: topics.to_owned(), user: parameter("user_id").map(str::to_owned) };
                 let after = header(head, "last-event-id").and_then(|id| id.rsplit_once('-')?.1.parse().ok());
-                self.subscribe(index, topics, after)
+                self.subscribe(index, &asked, after)
             }
             ("POST", "/api/v1/events/broadcast") => {
                 let event = serde_json::from_slice::<Publication>(body).ok()?;
@@ -261,21 +264,22 @@ impl Plain {
     fn event(&mut self, publication: Publication) -> Event {
         self.sequence += 1;
         let (epoch, sequence) = (&self.epoch, self.sequence);
-        let Publication { topic, event_type, data } = publication;
+        let Publication { topic, user_id, event_type, data } = publication;
         let frame = chunk(&format!(
             "event: {event_type}\ndata: {{\"type\":\"{event_type}\",\"data\":{data},\
              \"timestamp\":\"{}\",\"topic\":\"{topic}\"}}\nid: {epoch}-{sequence}\n\n",
             rfc3339(unix_now())
         ));
-        Event { topic, sequence, frame }
+        Event { room: Address { topic, user: user_id }.query(), sequence, frame }
     }
 
-    fn subscribe(&mut self, index: usize, topics: String, after: Option<u64>) -> Option<()> {
+    fn subscribe(&mut self, index: usize, asked: &Address, after: Option<u64>) -> Option<()> {
         let connected = chunk(&format!(
             "id: {epoch}-{seq}\nevent: connected\ndata: {{\"type\":\"connected\",\"data\":{{\"client_id\":\"plain\",\
              \"message\":\"Connected to Nivo event stream\",\"topics\":\"{topics}\"}},\"timestamp\":\"{now}\"}}\n\n",
             epoch = self.epoch,
             seq = self.sequence,
+            topics = asked.topic,
             now = rfc3339(unix_now()),
         ));
         let mut opening = Vec::with_capacity(512);
@@ -284,7 +288,8 @@ impl Plain {
               Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
         );
         opening.extend_from_slice(&connected);
-        let room = self.rooms.entry(topics.clone()).or_default();
+        let name = asked.query();
+        let room = self.rooms.entry(name.clone()).or_default();
         if let Some(after) = after {
             for (_, frame) in room.history.iter().filter(|(seq, _)| *seq > after) {
                 opening.extend_from_slice(frame);
@@ -292,13 +297,13 @@ impl Plain {
         }
         room.members.push(index);
         self.streams += 1;
-        self.connections[index].as_mut()?.state = State::Stream { topics: topics.into(), backlog: None };
+        self.connections[index].as_mut()?.state = State::Stream { room: name.into(), backlog: None };
         self.send(index, &opening.into());
         Some(())
     }
 
     fn fan_out(&mut self, event: &Event) {
-        let room = self.rooms.entry(event.topic.clone()).or_default();
+        let room = self.rooms.entry(event.room.clone()).or_default();
         if room.history.len() == HISTORY_LIMIT {
             room.history.pop_front();
         }
@@ -308,7 +313,7 @@ impl Plain {
         for &index in &members {
             self.send(index, &event.frame);
         }
-        if let Some(room) = self.rooms.get_mut(&event.topic) {
+        if let Some(room) = self.rooms.get_mut(&event.room) {
             room.members = members;
             room.members.retain(|&index| self.connections[index].is_some());
         }
@@ -377,10 +382,10 @@ impl Plain {
         let Some(connection) = self.connections[index].take() else {
             return;
         };
-        if let State::Stream { topics, .. } = connection.state {
+        if let State::Stream { room, .. } = connection.state {
             self.streams -= 1;
             // Not among the members while the room is walked: the walk itself leaves it out then.
-            if let Some(room) = self.rooms.get_mut(&*topics)
+            if let Some(room) = self.rooms.get_mut(&*room)
                 && let Some(at) = room.members.iter().position(|&member| member == index)
             {
                 room.members.swap_remove(at);
@@ -437,6 +442,7 @@ impl Heartbeats {
 #[derive(Deserialize)]
 struct Publication {
     topic: String,
+    user_id: Option<String>,
     #[serde(rename = "type")]
     event_type: String,
     data: Box<RawValue>,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::Result;
+use crate::address::Address;
 use crate::clock::{SendTimes, rfc3339, unix_now};
 use crate::parser::split_id;
 use crate::tally::latency_histogram;
@@ -23,8 +24,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub server: SocketAddr,
-    /// Event number n goes to topic n modulo their number.
-    pub topics: Vec<String>,
+    /// Event number n goes to address n modulo their number.
+    pub addresses: Vec<Address>,
     /// The first event's number; numbers index [`SendTimes`].
     pub first_number: u64,
     pub pace: Pace,
@@ -125,8 +126,8 @@ fn publish(plan: &Plan, mut connection: Connection, times: &SendTimes, next: &At
                 Some(start.elapsed().saturating_sub(due))
             }
         };
-        let topic = &plan.topics[usize::try_from(number)? % plan.topics.len()];
-        let bytes = request.make(topic, number);
+        let address = &plan.addresses[usize::try_from(number)? % plan.addresses.len()];
+        let bytes = request.make(address, number);
         let sent = times.now();
         times.published(number, sent);
         let seq = connection.exchange(bytes)?;
@@ -162,14 +163,19 @@ impl Request {
         }
     }
 
-    fn make(&mut self, topic: &str, number: u64) -> &[u8] {
+    fn make(&mut self, address: &Address, number: u64) -> &[u8] {
         self.body.clear();
         self.bytes.clear();
-        // Writing into a String or a Vec cannot fail. With its own timestamp the event is the same size everywhere: a
+        // Writing into a String or a Vec cannot fail.
+        let _ = write!(self.body, r#"{{"topic":"{}","#, address.topic);
+        if let Some(user) = &address.user {
+            let _ = write!(self.body, r#""user_id":"{user}","#);
+        }
+        // With its own timestamp the event is the same size everywhere: a
         // broker adds one where there is none.
         let _ = write!(
             self.body,
-            r#"{{"topic":"{topic}","type":"load","data":{{"n":"{number:08}","timestamp":"{}","pad":"{}"}}}}"#,
+            r#""type":"load","data":{{"n":"{number:08}","timestamp":"{}","pad":"{}"}}}}"#,
             rfc3339(unix_now()),
             self.padding,
         );
@@ -273,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn requests_differ_only_in_topic_and_number() {
+    fn requests_differ_only_in_address_and_number() {
         let mut request = Request::new(330);
-        let first = request.make("a", 1).len();
-        assert_eq!(request.make("b", 99_999_999).len(), first);
+        let first = request.make(&Address::topic("a"), 1).len();
+        assert_eq!(request.make(&Address::topic("b"), 99_999_999).len(), first);
     }
 }

@@ -7,17 +7,22 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::Result;
+use crate::transport::Transport;
 
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Target {
     /// The server, on a loopback address
-    #[arg(long, default_value = "http://127.0.0.1:8000", env = "FANFARE_LOAD_URL", value_parser = parse_url)]
+    #[arg(long, default_value = "http://127.0.0.1:8000", env = "FANFARE_LOAD_URL", value_parser = |url: &str| parse_url("http", url))]
     #[serde(rename = "address")]
     pub url: SocketAddr,
 
     /// The server's process, for its CPU time and memory; found by its listening socket if not given
     #[arg(long)]
     pub pid: Option<u32>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub transport: Transport,
 }
 
 impl Target {
@@ -28,9 +33,9 @@ impl Target {
 }
 
 /// Only loopback: a tool that opens ten thousand connections must not be pointed at somebody by a slip.
-fn parse_url(url: &str) -> std::result::Result<SocketAddr, String> {
-    let expected = || format!("expected http://127.0.0.1:PORT, got {url:?}");
-    let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+pub fn parse_url(scheme: &str, url: &str) -> std::result::Result<SocketAddr, String> {
+    let expected = || format!("expected {scheme}://127.0.0.1:PORT, got {url:?}");
+    let authority = url.strip_prefix(&format!("{scheme}://")).unwrap_or(url).trim_end_matches('/');
     let authority = authority.replace("localhost", "127.0.0.1");
     let address: SocketAddr = authority.parse().map_err(|_| expected())?;
     match address.ip() {
@@ -80,14 +85,14 @@ pub fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Fails, with the numbers, if `streams` do not fit into this process's descriptors.
-pub fn check_room_for(streams: usize) -> Result<()> {
+/// Fails, with the numbers, if so many connections do not fit into this process's descriptors.
+pub fn check_room_for(connections: usize) -> Result<()> {
     /// Standard streams, the poll, publishers, `/proc`.
     const OTHERS: u64 = 64;
     let limit = raise_descriptor_limit();
-    if streams as u64 + OTHERS > limit {
+    if connections as u64 + OTHERS > limit {
         return Err(format!(
-            "{streams} streams need as many file descriptors; this process may have {limit} (ulimit -Hn)"
+            "{connections} connections need as many file descriptors; this process may have {limit} (ulimit -Hn)"
         )
         .into());
     }
@@ -101,10 +106,11 @@ mod tests {
     #[test]
     fn only_loopback_addresses() {
         for good in ["http://127.0.0.1:8000", "http://localhost:8000/", "127.0.0.9:1"] {
-            assert!(parse_url(good).is_ok(), "{good}");
+            assert!(parse_url("http", good).is_ok(), "{good}");
         }
+        assert!(parse_url("https", "https://127.0.0.1:1").is_ok());
         for bad in ["http://10.0.0.1:80", "http://example.org:80", "http://127.0.0.1", "https://127.0.0.1:1"] {
-            assert!(parse_url(bad).is_err(), "{bad}");
+            assert!(parse_url("http", bad).is_err(), "{bad}");
         }
     }
 

@@ -33,9 +33,9 @@ pub struct BurstArgs {
 pub fn run(args: &BurstArgs, run: &mut Run) -> Result<()> {
     let Streams { streams, in_flight, batch_us } = args.streams;
     let mut fleet = run.fleet(usize::try_from(args.events)?, batch_us)?;
-    fleet.add_room("load", streams)?;
-    run.open(&mut fleet, in_flight)?;
     let rooms = Rooms::one("load", streams);
+    rooms.add_to(&mut fleet)?;
+    run.open(&mut fleet, in_flight)?;
     let mut plan = rooms.plan(run.target, Pace::AsAcknowledged { events: args.events }, args.size);
     plan.connections = args.connections.max(1);
     let flow = run.flow(&mut fleet, &plan, &rooms, seconds(args.limit_s))?;

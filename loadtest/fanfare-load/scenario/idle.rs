@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{BATCH_US, IN_FLIGHT, Run, bytes_a_stream, seconds};
 use crate::Result;
+use crate::address::Address;
 use crate::fleet::Fleet;
 use crate::report::human;
 
@@ -39,7 +40,7 @@ pub fn run(args: &IdleArgs, run: &mut Run) -> Result<()> {
     let (mut streams, mut before) = (0, empty);
     for &step in &args.steps {
         match streams {
-            0 => fleet.add_room("load", step)?,
+            0 => fleet.add_room(&Address::topic("load"), step)?,
             _ => fleet.add_streams(0, step - streams)?,
         }
         run.open(&mut fleet, args.in_flight)?;

@@ -5,8 +5,8 @@ mod burst;
 mod idle;
 mod open;
 mod paced;
+mod reach;
 mod resume;
-mod topics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::Result;
+use crate::address::Address;
 use crate::clock::SendTimes;
 use crate::fleet::{Fleet, Opened, Verdict};
 use crate::process::{Memory, Process};
@@ -22,14 +23,16 @@ use crate::progress::Progress;
 use crate::publisher::{Pace, Plan, Published, Publisher};
 use crate::report::{Report, human};
 use crate::target::Target;
+use crate::transport::Transport;
+use reach::By;
 
 pub use ack::AckArgs;
 pub use burst::BurstArgs;
 pub use idle::IdleArgs;
 pub use open::OpenArgs;
 pub use paced::PacedArgs;
+pub use reach::ReachArgs;
 pub use resume::ResumeArgs;
-pub use topics::TopicsArgs;
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
@@ -39,7 +42,8 @@ pub enum Scenario {
     Paced(PacedArgs),
     Burst(BurstArgs),
     Ack(AckArgs),
-    Topics(TopicsArgs),
+    Topics(ReachArgs),
+    Users(ReachArgs),
     Resume(ResumeArgs),
 }
 
@@ -52,24 +56,36 @@ impl Scenario {
             Self::Burst(_) => "burst",
             Self::Ack(_) => "ack",
             Self::Topics(_) => "topics",
+            Self::Users(_) => "users",
             Self::Resume(_) => "resume",
         }
     }
 
     pub fn run(&self, target: &Target, progress: &mut Progress) -> Result<Report> {
-        let mut run =
-            Run { target, server: Process::new(target.process()), progress, report: Report::new(self.name(), self) };
+        let parameters = Parameters { transport: target.transport, scenario: self };
+        let report = Report::new(self.name(), &parameters);
+        let mut run = Run { target, server: Process::new(target.process()), progress, report };
         match self {
             Self::Open(args) => open::run(args, &mut run),
             Self::Idle(args) => idle::run(args, &mut run),
             Self::Paced(args) => paced::run(args, &mut run),
             Self::Burst(args) => burst::run(args, &mut run),
             Self::Ack(args) => ack::run(args, &mut run),
-            Self::Topics(args) => topics::run(args, &mut run),
+            Self::Topics(args) => reach::run(args, By::Topic, &mut run),
+            Self::Users(args) => reach::run(args, By::User, &mut run),
             Self::Resume(args) => resume::run(args, &mut run),
         }?;
         Ok(run.report)
     }
+}
+
+/// What a run was asked to do, for its report.
+#[derive(Serialize)]
+struct Parameters<'a> {
+    #[serde(flatten)]
+    transport: Transport,
+    #[serde(flatten)]
+    scenario: &'a Scenario,
 }
 
 /// What most scenarios ask for.
@@ -150,7 +166,7 @@ impl Run<'_> {
     /// A fleet without streams, with room for the send times of `events` events.
     fn fleet(&self, events: usize, batch_us: u64) -> Result<Fleet> {
         let times = Arc::new(SendTimes::new(events));
-        Fleet::new(self.target.url, times, Duration::from_micros(batch_us))
+        Fleet::new(self.target, times, Duration::from_micros(batch_us))
     }
 
     fn open(&mut self, fleet: &mut Fleet, in_flight: usize) -> Result<Opened> {
@@ -259,6 +275,7 @@ impl Run<'_> {
         report.put("out_of_order", verdict.out_of_order);
         report.put("gaps", verdict.gaps);
         report.put("misnumbered", verdict.misnumbered);
+        report.put("misdirected", verdict.misdirected);
         report.put("streams_lost", verdict.streams_lost);
         report.put("clean", verdict.is_clean());
     }
@@ -268,22 +285,35 @@ fn show_delivered(progress: &mut Progress, fleet: &Fleet) {
     progress.update(|| format!("{} delivered", human(fleet.tally.delivered as f64)));
 }
 
-/// A plan's topics as rooms of a fleet: room n holds the streams of topic n, rooms past those expect nothing.
+/// A plan's addresses as rooms of a fleet: room n holds the streams of address n, rooms past those expect nothing.
 struct Rooms {
-    topics: Vec<String>,
+    addresses: Vec<Address>,
     streams: Vec<u64>,
 }
 
 impl Rooms {
     /// One topic with all streams.
     fn one(topic: &str, streams: usize) -> Self {
-        Self { topics: vec![topic.to_owned()], streams: vec![streams as u64] }
+        Self { addresses: vec![Address::topic(topic)], streams: vec![streams as u64] }
+    }
+
+    /// A stream for each of these.
+    fn each(addresses: Vec<Address>) -> Self {
+        Self { streams: vec![1; addresses.len()], addresses }
+    }
+
+    /// Makes them the next rooms of a fleet.
+    fn add_to(&self, fleet: &mut Fleet) -> Result<()> {
+        for (address, &streams) in self.addresses.iter().zip(&self.streams) {
+            fleet.add_room(address, usize::try_from(streams)?)?;
+        }
+        Ok(())
     }
 
     fn plan(&self, target: &Target, pace: Pace, events: Events) -> Plan {
         Plan {
             server: target.url,
-            topics: self.topics.clone(),
+            addresses: self.addresses.clone(),
             first_number: 0,
             pace,
             event_bytes: events.event_bytes,
@@ -292,9 +322,9 @@ impl Rooms {
     }
 
     fn expected(&self, published: &Published) -> Vec<u64> {
-        let mut expected = vec![0; self.topics.len()];
+        let mut expected = vec![0; self.addresses.len()];
         for (number, _) in &published.sequences {
-            expected[*number as usize % self.topics.len()] += 1;
+            expected[*number as usize % self.addresses.len()] += 1;
         }
         expected
     }

@@ -5,21 +5,30 @@ use serde::Serialize;
 
 use super::{Run, Streams, bytes_a_stream};
 use crate::Result;
+use crate::address::Address;
+use crate::token::Signer;
 
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct OpenArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub streams: Streams,
+
+    /// Open each stream with a token of its own, another user's, signed with this secret by HS256; the server is to have
+    /// the same one
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = Signer::new)]
+    #[serde(rename = "tokens", skip_serializing_if = "Option::is_none")]
+    pub jwt_secret: Option<Signer>,
 }
 
 pub fn run(args: &OpenArgs, run: &mut Run) -> Result<()> {
     let Streams { streams, in_flight, batch_us } = args.streams;
     let mut fleet = run.fleet(0, batch_us)?;
+    fleet.sign(args.jwt_secret.clone());
+    fleet.add_room(&Address::topic("load"), streams)?;
     run.settle(&mut fleet)?;
     let before = run.server.memory();
     let mark = run.server.mark();
-    fleet.add_room("load", streams)?;
     let opened = run.open(&mut fleet, in_flight)?;
     run.settle(&mut fleet)?;
     // What the server still does after the last `connected` belongs to opening, so it is in the CPU figure.

@@ -30,9 +30,9 @@ pub struct PacedArgs {
 pub fn run(args: &PacedArgs, run: &mut Run) -> Result<()> {
     let Streams { streams, in_flight, batch_us } = args.streams;
     let mut fleet = run.fleet(planned_events(args.rate, args.for_s), batch_us)?;
-    fleet.add_room("load", streams)?;
-    run.open(&mut fleet, in_flight)?;
     let rooms = Rooms::one("load", streams);
+    rooms.add_to(&mut fleet)?;
+    run.open(&mut fleet, in_flight)?;
     let during = seconds(args.for_s);
     let pace = Pace::Even { per_second: args.rate, during };
     let plan = rooms.plan(run.target, pace, args.events);

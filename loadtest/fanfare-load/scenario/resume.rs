@@ -38,9 +38,9 @@ pub fn run(args: &ResumeArgs, run: &mut Run) -> Result<()> {
     let streams = args.streams;
     let events = FIRST_EVENTS + args.missed;
     let mut fleet = run.fleet(usize::try_from(events)?, BATCH_US)?;
-    fleet.add_room("load", streams)?;
-    run.open(&mut fleet, IN_FLIGHT)?;
     let rooms = Rooms::one("load", streams);
+    rooms.add_to(&mut fleet)?;
+    run.open(&mut fleet, IN_FLIGHT)?;
     let first = Pace::AsAcknowledged { events: FIRST_EVENTS };
     let mut plan = rooms.plan(run.target, first, args.events);
     let mut published = run.flow(&mut fleet, &plan, &rooms, DRAIN_LIMIT)?.published;

@@ -1,8 +1,9 @@
 //! What has to be reached, as one table: each row names a figure of a scenario and how it is judged.
 
 use super::Size;
+use super::cases::HTTP2_STREAMS;
 
-/// How a figure is judged. Ratios are Fanfare's figure over the plain loop's, in the same run.
+/// How a figure is judged. Ratios are Fanfare's figure over that of what is beside it, in the same run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
     AtMost(f64),
@@ -10,11 +11,13 @@ pub enum Goal {
     RatioAtLeast(f64),
     /// Every run is clean: each event once, in order, on every stream.
     Clean,
+    /// Not at all: it is there to be known.
+    Reported,
 }
 
 pub struct Claim {
     pub what: String,
-    pub scenario: &'static str,
+    pub case: &'static str,
     /// The figure's name in the scenario's report; empty for [`Goal::Clean`].
     pub figure: String,
     pub unit: &'static str,
@@ -29,15 +32,17 @@ const NOISE: f64 = 1.1;
 /// The targets, for streams as many as `size` has.
 pub fn claims(size: &Size) -> Vec<Claim> {
     let streams = size.streams;
-    let claim = |what: String, scenario, figure: &str, unit, scale, goal| Claim {
+    let claim = |what: String, case, figure: &str, unit, scale, goal| Claim {
         what,
-        scenario,
+        case,
         figure: figure.to_owned(),
         unit,
         scale,
         goal,
     };
-    let (first, last) = (size.idle_steps[0], size.idle_steps[size.idle_steps.len() - 1]);
+    let ends = |steps: &[usize]| (steps[0], steps[steps.len() - 1]);
+    let (first, last) = ends(&size.idle_steps);
+    let ((tls_first, tls_last), (http2_first, http2_last)) = (ends(&size.tls_steps), ends(&size.http2_steps));
     vec![
         claim(
             format!("memory per additional idle stream, {first} to {last} streams"),
@@ -56,12 +61,47 @@ pub fn claims(size: &Size) -> Vec<Claim> {
             Goal::AtMost(1.0),
         ),
         claim(
+            format!("memory per additional idle stream over TLS, {tls_first} to {tls_last} streams"),
+            "idle-tls",
+            "bytes_per_additional_stream",
+            "kB",
+            1e3,
+            Goal::AtMost(24.0),
+        ),
+        claim(
+            format!(
+                "memory per additional idle stream over HTTP/2, {HTTP2_STREAMS} a connection, {http2_first} to \
+                 {http2_last} streams"
+            ),
+            "idle-http2",
+            "bytes_per_additional_stream",
+            "kB",
+            1e3,
+            Goal::AtMost(3.0),
+        ),
+        claim(
             format!("paced, {streams} streams: server CPU a delivery"),
             "paced",
             "server_cpu_us_per_delivery",
             "µs",
             1.0,
             Goal::RatioAtMost(1.0),
+        ),
+        claim(
+            format!("paced, {} streams over TLS: server CPU a delivery", size.tls_streams),
+            "paced-tls",
+            "server_cpu_us_per_delivery",
+            "µs",
+            1.0,
+            Goal::Reported,
+        ),
+        claim(
+            format!("paced, {streams} streams over HTTP/2, {HTTP2_STREAMS} a connection: server CPU a delivery"),
+            "paced-http2",
+            "server_cpu_us_per_delivery",
+            "µs",
+            1.0,
+            Goal::Reported,
         ),
         claim(
             format!("saturated, {streams} streams: deliveries a second"),
@@ -90,6 +130,14 @@ pub fn claims(size: &Size) -> Vec<Claim> {
         ),
         claim("opening streams".to_owned(), "open", "opens_per_s", "/s", 1.0, Goal::RatioAtLeast(0.9)),
         claim(
+            "opening streams, each with a token (HS256)".to_owned(),
+            "open-tokens",
+            "opens_per_s",
+            "/s",
+            1.0,
+            Goal::RatioAtLeast(0.8),
+        ),
+        claim(
             format!("an event's CPU with {} other streams, to one stream alone", streams - 1),
             "topics",
             "beside_others_to_alone",
@@ -104,6 +152,30 @@ pub fn claims(size: &Size) -> Vec<Claim> {
             "×",
             1.0,
             Goal::RatioAtMost(NOISE),
+        ),
+        claim(
+            format!("an event's CPU for one user beside {} others' streams, to one stream alone", streams - 1),
+            "users",
+            "beside_others_to_alone",
+            "×",
+            1.0,
+            Goal::AtMost(NOISE),
+        ),
+        claim(
+            format!("an event's CPU for each of {streams} users in turn, to one stream alone"),
+            "users",
+            "many_users_to_alone",
+            "×",
+            1.0,
+            Goal::RatioAtMost(NOISE),
+        ),
+        claim(
+            "events for one user: at that user's stream and at no other".to_owned(),
+            "users",
+            "",
+            "",
+            1.0,
+            Goal::Clean,
         ),
         claim(
             format!("{streams} streams back at once, {} events missed: all caught up", size.missed),
@@ -162,6 +234,7 @@ impl Goal {
             Self::RatioAtMost(limit) => Some(ratio? <= limit),
             Self::RatioAtLeast(limit) => Some(ratio? >= limit),
             Self::Clean => clean,
+            Self::Reported => None,
         }
     }
 }
@@ -192,5 +265,6 @@ mod tests {
         assert_eq!(judge(Goal::RatioAtMost(1.0), spread(2.0), spread(2.0)), Some(true));
         assert_eq!(judge(Goal::RatioAtMost(1.0), spread(2.0), None), None);
         assert_eq!(Goal::Clean.is_met(None, None, Some(false)), Some(false));
+        assert_eq!(judge(Goal::Reported, spread(1.0), spread(1.0)), None);
     }
 }

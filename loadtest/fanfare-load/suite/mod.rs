@@ -1,9 +1,10 @@
-//! All scenarios, against Fanfare and against the plain loop in turns: the same machine, the same minutes, the same
-//! generator. Each scenario gets a fresh server process; each round swaps who goes first; the median of the rounds counts.
+//! All cases, Fanfare and what is beside it in turns: the same machine, the same minutes, the same generator. Each run
+//! gets a fresh server process; each round swaps who goes first; the median of the rounds counts.
 //!
 //! Written to `DIRECTORY/DATE-machine/`: each run's figures, `environment.json`, `results.json`, the table `results.md` and
 //! the plot `results.svg`.
 
+mod cases;
 mod claims;
 mod environment;
 mod plot;
@@ -19,9 +20,9 @@ use serde_json::json;
 use crate::Result;
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::scenario::{
-    AckArgs, BurstArgs, Events, IdleArgs, OpenArgs, PacedArgs, ResumeArgs, Scenario, Streams, TopicsArgs,
-};
+use crate::target::Target;
+use crate::transport::Transport;
+use cases::{Case, Setup, Subject};
 use claims::{Claim, Goal, Spread};
 use environment::Environment;
 use server::Server;
@@ -44,8 +45,9 @@ pub struct SuiteArgs {
     #[arg(long)]
     rounds: Option<usize>,
 
-    /// Only these scenarios
-    #[arg(long, value_delimiter = ',', value_name = "SCENARIO")]
+    /// Only these of open, open-tokens, idle, idle-tls, idle-http2, paced, paced-tls, paced-http2, burst, ack, topics,
+    /// users and resume
+    #[arg(long, value_delimiter = ',', value_name = "CASE")]
     only: Vec<String>,
 
     /// Where runs are kept
@@ -56,14 +58,19 @@ pub struct SuiteArgs {
 /// How large everything is.
 struct Size {
     streams: usize,
+    /// For what is slow to be made: each takes a handshake.
+    tls_streams: usize,
     idle_steps: Vec<usize>,
+    tls_steps: Vec<usize>,
+    http2_steps: Vec<usize>,
     idle_settle_s: f64,
     hold_s: f64,
     heartbeat_s: u64,
     paced: (f64, f64),
     burst: u64,
     ack: (f64, f64),
-    topics: (f64, f64),
+    /// For topics and users.
+    reach: (f64, f64),
     missed: u64,
     rounds: usize,
 }
@@ -72,7 +79,10 @@ struct Size {
 fn full() -> Size {
     Size {
         streams: 10_000,
+        tls_streams: 2_000,
         idle_steps: vec![5_000, 10_000, 18_000],
+        tls_steps: vec![500, 5_000],
+        http2_steps: vec![2_000, 18_000],
         idle_settle_s: 2.0,
         // Two whole intervals, whatever the phase of a stream's heartbeat.
         hold_s: 60.0,
@@ -80,7 +90,7 @@ fn full() -> Size {
         paced: (5.0, 20.0),
         burst: 200,
         ack: (200.0, 15.0),
-        topics: (2_000.0, 5.0),
+        reach: (2_000.0, 5.0),
         missed: 100,
         rounds: 3,
     }
@@ -89,29 +99,25 @@ fn full() -> Size {
 fn quick() -> Size {
     Size {
         streams: 1_000,
+        tls_streams: 200,
         idle_steps: vec![500, 1_000, 2_000],
+        tls_steps: vec![100, 300],
+        http2_steps: vec![500, 2_000],
         idle_settle_s: 0.5,
         hold_s: 4.0,
         heartbeat_s: 2,
         paced: (10.0, 3.0),
         burst: 100,
         ack: (100.0, 3.0),
-        topics: (500.0, 2.0),
+        reach: (500.0, 2.0),
         missed: 50,
         rounds: 1,
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Subject {
-    Fanfare,
-    Plain,
-}
-
 /// One run: whose, in which round, and how it ended.
 struct Outcome {
-    scenario: &'static str,
+    case: &'static str,
     subject: Subject,
     result: std::result::Result<Report, String>,
 }
@@ -120,6 +126,8 @@ struct Outcome {
 struct Judged {
     claim: Claim,
     ours: Option<Spread>,
+    /// Whose the baseline is.
+    beside: Subject,
     baseline: Option<Spread>,
     met: Option<bool>,
 }
@@ -129,10 +137,13 @@ pub fn run(args: &SuiteArgs) -> Result<()> {
     let rounds = args.rounds.unwrap_or(size.rounds).max(1);
     let own = std::env::current_exe()?;
     let fanfare = args.fanfare.clone().unwrap_or_else(|| own.with_file_name("fanfare"));
-    let scenarios: Vec<Scenario> = scenarios(&size)
+    let cases: Vec<Case> = cases::cases(&size)
         .into_iter()
-        .filter(|scenario| args.only.is_empty() || args.only.iter().any(|name| name == scenario.name()))
+        .filter(|case| args.only.is_empty() || args.only.iter().any(|name| name == case.name))
         .collect();
+    if cases.is_empty() {
+        return Err(format!("--only {}: expected names of cases that --help has", args.only.join(",")).into());
+    }
     let environment = Environment::read(&fanfare);
     let directory = args.runs.join(environment.directory());
     std::fs::create_dir_all(&directory)?;
@@ -140,37 +151,38 @@ pub fn run(args: &SuiteArgs) -> Result<()> {
 
     let mut progress = Progress::new();
     let mut outcomes = Vec::new();
-    let total = rounds * scenarios.len() * 2;
+    let total = rounds * cases.len() * 2;
     for round in 1..=rounds {
-        for scenario in &scenarios {
+        for case in &cases {
             let order = match round % 2 {
-                1 => [Subject::Fanfare, Subject::Plain],
-                _ => [Subject::Plain, Subject::Fanfare],
+                1 => [&case.ours, &case.beside],
+                _ => [&case.beside, &case.ours],
             };
-            for subject in order {
-                let (name, done) = (scenario.name(), outcomes.len() + 1);
-                progress.set_prefix(format!("[{done}/{total}] {name}, {subject:?}, round {round}: "));
-                let (program, arguments) = match subject {
-                    Subject::Fanfare => (&fanfare, fanfare_arguments(args, scenario, &size)),
-                    Subject::Plain => (&own, plain_arguments(scenario, &size)),
+            for setup in order {
+                let done = outcomes.len() + 1;
+                let title = format!("{}, {}, round {round}", case.name, setup.subject.label());
+                progress.set_prefix(format!("[{done}/{total}] {title}: "));
+                let program = match setup.subject {
+                    Subject::Plain => &own,
+                    Subject::Fanfare | Subject::NoTokens | Subject::Plaintext => &fanfare,
                 };
-                let result = one(program, &arguments, scenario, &mut progress).map_err(|error| error.to_string());
-                let file = directory.join(format!("{name}-{subject:?}-{round}.json").to_lowercase());
+                let result = one(program, args, setup, &mut progress).map_err(|error| error.to_string());
+                let file = directory.join(format!("{}-{}-{round}.json", case.name, setup.subject.slug()));
                 match &result {
                     Ok(report) => write_json(&file, report)?,
                     Err(error) => {
                         progress.clear();
-                        eprintln!("{name}, {subject:?}, round {round}: {error}");
-                        write_json(&file, &json!({ "scenario": name, "error": error }))?;
+                        eprintln!("{title}: {error}");
+                        write_json(&file, &json!({ "scenario": setup.scenario.name(), "error": error }))?;
                     }
                 }
-                outcomes.push(Outcome { scenario: name, subject, result });
+                outcomes.push(Outcome { case: case.name, subject: setup.subject, result });
             }
         }
     }
     progress.clear();
 
-    let judged = judge(&size, args.quick, &outcomes);
+    let judged = judge(&size, args.quick, &cases, &outcomes);
     let table = table::markdown(&judged, &environment, rounds, args.quick);
     write_json(&directory.join("results.json"), &table::rows(&judged))?;
     std::fs::write(directory.join("results.md"), &table)?;
@@ -186,52 +198,25 @@ pub fn run(args: &SuiteArgs) -> Result<()> {
     }
 }
 
-fn one(program: &Path, arguments: &[String], scenario: &Scenario, progress: &mut Progress) -> Result<Report> {
-    let server = Server::start(program, arguments)?;
-    scenario.run(&server.target(), progress)
-}
-
-/// How often heartbeats come is only said where they are what is measured: the other scenarios are over before
-/// Fanfare's first, and the plain loop sends none unasked.
-fn fanfare_arguments(args: &SuiteArgs, scenario: &Scenario, size: &Size) -> Vec<String> {
-    let mut arguments = args.fanfare_args.clone();
-    if matches!(scenario, Scenario::Idle(_)) {
-        arguments.extend(["--heartbeat".to_owned(), format!("{}s", size.heartbeat_s)]);
+fn one(program: &Path, args: &SuiteArgs, setup: &Setup, progress: &mut Progress) -> Result<Report> {
+    let mut arguments = setup.arguments.clone();
+    if setup.subject != Subject::Plain {
+        arguments.splice(0..0, args.fanfare_args.iter().cloned());
     }
-    arguments
-}
-
-fn plain_arguments(scenario: &Scenario, size: &Size) -> Vec<String> {
-    let mut arguments = vec!["plain".to_owned()];
-    if matches!(scenario, Scenario::Idle(_)) {
-        arguments.extend(["--heartbeat-s".to_owned(), size.heartbeat_s.to_string()]);
+    let tls = if setup.tls { Some(server::free_address()?) } else { None };
+    if let Some(address) = tls {
+        arguments.extend(["--tls-self-signed".to_owned(), format!("--tls-listen={address}")]);
     }
-    arguments
+    let server = Server::start(program, &arguments)?;
+    let transport = Transport { tls, http2: setup.http2 };
+    setup.scenario.run(&Target { transport, ..server.target() }, progress)
 }
 
-fn scenarios(size: &Size) -> Vec<Scenario> {
-    let streams = Streams { streams: size.streams, ..Streams::default() };
-    let events = Events::default();
-    vec![
-        Scenario::Open(OpenArgs { streams }),
-        Scenario::Idle(IdleArgs {
-            steps: size.idle_steps.clone(),
-            in_flight: streams.in_flight,
-            settle_s: size.idle_settle_s,
-            hold_s: size.hold_s,
-        }),
-        Scenario::Paced(PacedArgs { streams, events, rate: size.paced.0, for_s: size.paced.1 }),
-        Scenario::Burst(BurstArgs { streams, size: events, events: size.burst, connections: 1, limit_s: 120.0 }),
-        Scenario::Ack(AckArgs { streams, events, rate: size.ack.0, for_s: size.ack.1 }),
-        Scenario::Topics(TopicsArgs { streams, events, rate: size.topics.0, for_s: size.topics.1 }),
-        Scenario::Resume(ResumeArgs { streams: size.streams, in_flight: None, missed: size.missed, events }),
-    ]
-}
-
-fn judge(size: &Size, quick: bool, outcomes: &[Outcome]) -> Vec<Judged> {
+fn judge(size: &Size, quick: bool, cases: &[Case], outcomes: &[Outcome]) -> Vec<Judged> {
     let judge = |claim: Claim| {
+        let case = cases.iter().find(|case| case.name == claim.case)?;
         let of = |subject: Subject| {
-            outcomes.iter().filter(move |outcome| outcome.scenario == claim.scenario && outcome.subject == subject)
+            outcomes.iter().filter(move |outcome| outcome.case == case.name && outcome.subject == subject)
         };
         let spread = |subject: Subject| {
             let reports = of(subject).filter_map(|outcome| outcome.result.as_ref().ok());
@@ -239,20 +224,21 @@ fn judge(size: &Size, quick: bool, outcomes: &[Outcome]) -> Vec<Judged> {
                 reports.filter_map(|report| report.number(&claim.figure)).map(|value| value / claim.scale).collect(),
             )
         };
-        let (ours, baseline) = (spread(Subject::Fanfare), spread(Subject::Plain));
-        let ran = of(Subject::Fanfare).next().is_some();
-        let clean =
-            ran.then(|| of(Subject::Fanfare).all(|outcome| outcome.result.as_ref().is_ok_and(Report::is_clean)));
-        Judged {
+        let beside = case.beside.subject;
+        let (ours, baseline) = (spread(Subject::Fanfare), spread(beside));
+        let clean = of(Subject::Fanfare).all(|outcome| outcome.result.as_ref().is_ok_and(Report::is_clean));
+        Some(Judged {
             // The other targets are meant for the full size.
-            met: (!quick || claim.goal == Goal::Clean).then(|| claim.goal.is_met(ours, baseline, clean)).flatten(),
+            met: (!quick || claim.goal == Goal::Clean)
+                .then(|| claim.goal.is_met(ours, baseline, Some(clean)))
+                .flatten(),
             ours,
+            beside,
             baseline,
             claim,
-        }
+        })
     };
-    let ran = |claim: &Claim| outcomes.iter().any(|outcome| outcome.scenario == claim.scenario);
-    claims::claims(size).into_iter().filter(ran).map(judge).collect()
+    claims::claims(size).into_iter().filter_map(judge).collect()
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

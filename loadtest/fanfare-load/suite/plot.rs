@@ -1,4 +1,4 @@
-//! The results as a picture: for each figure two bars, Fanfare and the plain loop, and a mark at the target. Each figure
+//! The results as a picture: for each figure two bars, Fanfare and what is beside it, and a mark at the target. Each figure
 //! has its own scale. Plain SVG, with colours that read on light and on dark.
 
 use std::fmt::Write as _;
@@ -10,9 +10,9 @@ use crate::report::human;
 const WIDTH: f64 = 860.0;
 const LABEL_Y: f64 = 14.0;
 const BAR_HEIGHT: f64 = 13.0;
-const BAR_X: f64 = 96.0;
+const BAR_X: f64 = 108.0;
 /// Leaves room for the value behind the longest bar.
-const BAR_WIDTH: f64 = 600.0;
+const BAR_WIDTH: f64 = 588.0;
 /// About what a value takes.
 const VALUE_WIDTH: f64 = 80.0;
 const ROW_HEIGHT: f64 = 66.0;
@@ -32,7 +32,7 @@ pub fn svg(judged: &[Judged]) -> String {
     let height = TOP + ROW_HEIGHT * rows.len() as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
-         aria-label=\"Fanfare beside the plain send loop\">\n<style>\n{STYLE}\n</style>\n\
+         aria-label=\"Fanfare beside what it is compared with\">\n<style>\n{STYLE}\n</style>\n\
          <line class=\"target\" x1=\"2\" x2=\"2\" y1=\"4\" y2=\"20\"/>\
          <text class=\"small\" x=\"10\" y=\"16\">the target; each figure has its own scale</text>\n"
     );
@@ -49,7 +49,7 @@ fn figure(svg: &mut String, row: &Judged, y: f64) {
     let target = match row.claim.goal {
         Goal::AtMost(limit) => Some(limit),
         Goal::RatioAtMost(limit) | Goal::RatioAtLeast(limit) => plain.map(|plain| plain * limit),
-        Goal::Clean => None,
+        Goal::Clean | Goal::Reported => None,
     };
     let largest = [ours, plain, target].into_iter().flatten().fold(f64::MIN_POSITIVE, f64::max);
     let x = |value: f64| BAR_X + BAR_WIDTH * value / largest;
@@ -58,7 +58,7 @@ fn figure(svg: &mut String, row: &Judged, y: f64) {
     let _ = writeln!(svg, "<text x=\"0\" y=\"{}\">{}{verdict}</text>", y + LABEL_Y, escaped(&row.claim.what));
     let bars_y = y + LABEL_Y + 7.0;
     for (line, (name, class, value)) in
-        [("Fanfare", "ours", ours), ("plain loop", "plain", plain)].into_iter().enumerate()
+        [("Fanfare", "ours", ours), (row.beside.label(), "plain", plain)].into_iter().enumerate()
     {
         let bar_y = bars_y + line as f64 * (BAR_HEIGHT + 3.0);
         let text_y = bar_y + BAR_HEIGHT - 2.5;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::target::Target;
+use crate::transport::Transport;
 
 /// A server that has not said where it listens by then does not start.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -64,7 +65,7 @@ impl Server {
     }
 
     pub fn target(&self) -> Target {
-        Target { url: self.address, pid: Some(self.child.id()) }
+        Target { url: self.address, pid: Some(self.child.id()), transport: Transport::default() }
     }
 }
 
@@ -74,6 +75,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A loopback address that is free at this moment, for what a server does not say on its own where it is.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// Reads on until the end, on a thread of its own: a server must never block on what it writes.

@@ -20,12 +20,12 @@ pub fn markdown(judged: &[Judged], environment: &Environment, rounds: usize, qui
             "A quick run: it shows that all works. The targets are meant for the full size, so figures are not judged here.\n",
         );
     }
-    text.push_str("\n| what | Fanfare | plain loop | ratio | target | |\n|---|---|---|---|---|---|\n");
+    text.push_str("\n| what | Fanfare | beside it | ratio | target | |\n|---|---|---|---|---|---|\n");
     for row in judged {
-        let Judged { claim, ours, baseline, met } = row;
+        let Judged { claim, ours, beside, baseline, met } = row;
         let (ours_text, baseline_text) = match claim.goal {
             Goal::Clean => (met.map_or("not measured", |met| if met { "yes" } else { "no" }).to_owned(), String::new()),
-            _ => (spread(*ours, claim.unit), spread(*baseline, claim.unit)),
+            _ => (spread(*ours, claim.unit), format!("{}, {}", spread(*baseline, claim.unit), beside.label())),
         };
         let ratio = shown_ratio(row).map_or_else(String::new, human);
         let verdict = met.map_or("–", |met| if met { "met" } else { "**missed**" });
@@ -40,10 +40,10 @@ pub fn markdown(judged: &[Judged], environment: &Environment, rounds: usize, qui
     text
 }
 
-/// Only where it is what is judged: one of two small growths says nothing.
+/// Not where a limit is what is judged: the ratio of two small growths says nothing.
 fn shown_ratio(row: &Judged) -> Option<f64> {
     match row.claim.goal {
-        Goal::RatioAtMost(_) | Goal::RatioAtLeast(_) => ratio(row.ours, row.baseline),
+        Goal::RatioAtMost(_) | Goal::RatioAtLeast(_) | Goal::Reported => ratio(row.ours, row.baseline),
         Goal::AtMost(_) | Goal::Clean => None,
     }
 }
@@ -64,6 +64,7 @@ pub fn target(goal: Goal, unit: &str) -> String {
         Goal::RatioAtMost(limit) => format!("ratio ≤ {}", human(limit)),
         Goal::RatioAtLeast(limit) => format!("ratio ≥ {}", human(limit)),
         Goal::Clean => "yes".to_owned(),
+        Goal::Reported => "–".to_owned(),
     }
 }
 
@@ -77,11 +78,11 @@ pub fn rows(judged: &[Judged]) -> impl Serialize {
             let claim = &row.claim;
             json!({
                 "what": claim.what,
-                "scenario": claim.scenario,
+                "case": claim.case,
                 "figure": claim.figure,
                 "unit": claim.unit,
                 "fanfare": spread(row.ours),
-                "plain": spread(row.baseline),
+                row.beside.slug(): spread(row.baseline),
                 "ratio": shown_ratio(row),
                 "target": target(claim.goal, claim.unit),
                 "met": row.met,
