@@ -2,12 +2,12 @@
 //! whatever carried them, so that all that reads them is written once.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
-use std::time::Duration;
 
 use crate::http2::Http2;
 use crate::transport::Wire;

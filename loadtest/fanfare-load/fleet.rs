@@ -187,6 +187,8 @@ impl Fleet {
         self.carriers.fill_with(|| None);
         for (index, stream) in self.streams.iter_mut().enumerate() {
             stream.carried = false;
+            // What it has had past its prefix it is sent again.
+            self.tally.delivered -= stream.follower.received() - stream.follower.prefix() as u64;
             stream.follower = Follower::new(stream.follower.prefix());
             self.launch.waiting.push_back(index);
         }
