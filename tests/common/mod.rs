@@ -96,6 +96,8 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     /// Where it speaks TLS, if it does.
     pub(crate) tls: Option<SocketAddr>,
+    /// The first lines that it has greeted with.
+    pub(crate) greeting: String,
     log: Arc<Mutex<String>>,
     log_reader: Option<thread::JoinHandle<()>>,
 }
@@ -133,11 +135,11 @@ impl Server {
             let _ = log_reader.join();
             panic!("no greeting but {first:?}; stderr: {}", log.lock().expect("not poisoned"));
         };
-        let mut second = String::new();
-        stdout.read_line(&mut second).expect("the greeting is text");
-        let tls = second.split_once("https://").and_then(|(_, addr)| addr.trim().parse().ok());
+        let mut greeting = first;
+        (0..2).for_each(|_| drop(stdout.read_line(&mut greeting).expect("the greeting is text")));
+        let tls = greeting.split_once("https://").and_then(|(_, rest)| rest.lines().next()?.parse().ok());
         thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
-        Server { child, addr, tls, log, log_reader: Some(log_reader) }
+        Server { child, addr, tls, greeting, log, log_reader: Some(log_reader) }
     }
 
     /// Its process.
