@@ -1,5 +1,6 @@
-//! The three places where threads meet without waiting for each other, tried in all interleavings by loom: the wake
-//! latch (the real file), the seam from replay to live, and a reader of the log beside an append that evicts.
+//! The four places where threads meet without waiting for each other, tried in all interleavings by loom: the wake
+//! latch (the real file), what a puller and its shard signal (the real file), the seam from replay to live, and a reader
+//! of the log beside an append that evicts.
 //!
 //! What would go wrong shows as a deadlock (a wake-up that was lost: the shard sleeps for ever) or as a failed
 //! assertion. Each model has a twin with a plausible mistake in it that must fail, so that it is known to be able to.
@@ -7,19 +8,23 @@
 use std::collections::VecDeque;
 // Its own, since loom's panics again where a model that is to fail unwinds.
 use std::sync::Arc;
+use std::task::{self, Wake};
 
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use loom::thread;
 
-use sync::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
-/// What `latch.rs` is built on: loom's atomics here, the standard library's in the crate.
+/// What `latch.rs` and `signals.rs` are built on: loom's atomics here, the standard library's in the crate.
 ///
 /// loom takes a sequentially consistent access for one that only acquires and releases, and would find interleavings
 /// that cannot be. It does model fences, so each access here stands between two: all of those in question are
 /// sequentially consistent, for which that is the same.
 mod sync {
-    pub(super) use loom::sync::atomic::Ordering;
+    pub(super) use loom::sync::atomic::{AtomicU32, Ordering};
+    pub(super) use loom::sync::{Mutex, MutexGuard};
+    pub(super) use std::sync::PoisonError;
+
     use loom::sync::atomic::fence;
 
     /// One access, which must be sequentially consistent.
@@ -60,7 +65,20 @@ mod sync {
 #[path = "../src/fanout/latch.rs"]
 mod latch;
 
+#[path = "../src/fanout/pull/signals.rs"]
+#[allow(dead_code, reason = "a stream's number in its shard, its heartbeats and its end are not modelled")]
+mod signals;
+
 use latch::Latch;
+use signals::Pull;
+
+/// Stand for the crate's own, which `signals.rs` only passes on.
+type Frame = ();
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CloseReason {
+    Stalled,
+}
 
 /// Tries all interleavings with at most so many switches from a thread that could have gone on.
 fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
@@ -168,6 +186,114 @@ fn no_wake_up_is_lost_and_none_is_given_twice() {
 #[should_panic(expected = "deadlock")]
 fn a_shard_that_does_not_look_again_would_sleep_for_ever() {
     latch_model(false);
+}
+
+// ---- a puller and its shard
+
+impl Wake for Waker {
+    fn wake(self: Arc<Waker>) {
+        Waker::wake(&self);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Pulling {
+    Right,
+    /// The puller looks at the log before its waker can be found.
+    LogFirst,
+}
+
+/// A stream's carrier has room at once, or gets it later from somebody else; then its puller reads two events.
+fn pull_model(pulling: Pulling, has_room: bool) {
+    model(3, move || {
+        let pull = Arc::new(Pull::new());
+        let head = Arc::new(AtomicU64::new(0));
+        let task = Arc::new(Waker::new());
+        let room = Arc::new(AtomicBool::new(has_room));
+        let shard = {
+            let (pull, head) = (pull.clone(), head.clone());
+            thread::spawn(move || {
+                for seq in 1..=EVENTS {
+                    head.fetch_max(seq, SeqCst);
+                    pull.call(seq);
+                }
+            })
+        };
+        let client = (!has_room).then(|| {
+            let (room, task) = (room.clone(), task.clone());
+            thread::spawn(move || {
+                room.store(true, SeqCst);
+                task.wake();
+            })
+        });
+        let waker = task::Waker::from(task.clone());
+        loop {
+            if room.load(SeqCst) {
+                let early = (pulling == Pulling::LogFirst).then(|| head.load(SeqCst));
+                pull.answer(&waker);
+                if early.unwrap_or_else(|| head.load(SeqCst)) == EVENTS {
+                    break;
+                }
+            }
+            assert!(!pull.is_cut(&waker), "nobody has given it up");
+            task.sleep();
+        }
+        shard.join().expect("the shard");
+        if let Some(client) = client {
+            client.join().expect("the client");
+        }
+    });
+}
+
+#[test]
+fn a_puller_reads_all_that_it_is_called_for() {
+    pull_model(Pulling::Right, true);
+    pull_model(Pulling::Right, false);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn looking_at_the_log_before_leaving_the_waker_would_miss_an_event() {
+    pull_model(Pulling::LogFirst, true);
+}
+
+/// A stream's carrier never has room: its shard calls, and gives the stream up at last.
+fn cut_model(leaves_its_waker_again: bool) {
+    model(3, move || {
+        let pull = Arc::new(Pull::new());
+        let task = Arc::new(Waker::new());
+        let shard = {
+            let pull = pull.clone();
+            thread::spawn(move || {
+                pull.call(1);
+                pull.call(2);
+                pull.cut(3, CloseReason::Stalled);
+            })
+        };
+        let waker = task::Waker::from(task.clone());
+        let mut is_cut = pull.is_cut(&waker);
+        while !is_cut {
+            task.sleep();
+            is_cut = match leaves_its_waker_again {
+                true => pull.is_cut(&waker),
+                // It looks, and forgets that its waker was taken by the call.
+                false => pull.is_cut(task::Waker::noop()),
+            };
+        }
+        shard.join().expect("the shard");
+        assert_eq!(pull.silent_since(), Some(1), "it has answered nothing");
+    });
+}
+
+#[test]
+fn a_carrier_without_room_learns_that_its_stream_was_given_up() {
+    cut_model(true);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn who_does_not_leave_its_waker_again_would_not_learn_it() {
+    cut_model(false);
 }
 
 // ---- the seam from replay to live

@@ -1,5 +1,5 @@
 //! Connections that stay with hyper for as long as they live: over TLS, and HTTP/2. Their streams are bodies that pull
-//! from the log (`fanout/pull.rs`), many on one connection, each held up by its own flow control alone.
+//! from the log (`fanout/pull/mod.rs`), many on one connection, each held up by its own flow control alone.
 
 use std::cell::OnceCell;
 use std::convert::Infallible;
@@ -47,14 +47,18 @@ pub(super) enum Protocol {
 
 /// Serves a connection to its end. `permit` is its share of the bound on connections: an HTTP/1 connection gives it back
 /// when it becomes a stream, which has a share of another bound, and serves nothing after it.
-pub(super) async fn serve<IO>(
+///
+/// What it gives is on the heap, and so is the connection within it: by value, each future that passes it on would keep
+/// room for a copy of it, which is some kilobytes for as long as the connection lives.
+pub(super) fn serve<IO>(
     io: IO,
     protocol: Protocol,
     peer: Peer,
     permit: OwnedSemaphorePermit,
-    config: &ServerConfig,
+    config: Arc<ServerConfig>,
     service: Arc<Service>,
-) where
+) -> Pin<Box<dyn Future<Output = ()> + Send>>
+where
     IO: Read + Write + Unpin + Send + 'static,
 {
     let load = Arc::new(Load::default());
@@ -69,9 +73,10 @@ pub(super) async fn serve<IO>(
                 // The driver below keeps the deadlines.
                 .header_read_timeout(None)
                 .serve_connection(io, exchange);
-            let driven = drive(connection, http1::Connection::graceful_shutdown, &load, config, &service, Some(permit));
+            let shut_down = http1::Connection::graceful_shutdown;
+            let driven = drive(Box::pin(connection), shut_down, load, config, service, Some(permit));
             // A connection has no deadline for its exchanges: the endpoints have theirs.
-            until_cut(driven, None).await;
+            Box::pin(until_cut(driven, None))
         }
         Protocol::Http2 => {
             let connection = http2::Builder::new(Exchanges { timeout: config.exchange_timeout })
@@ -85,8 +90,12 @@ pub(super) async fn serve<IO>(
                 .keep_alive_interval(config.ping_interval)
                 .keep_alive_timeout(config.ping_interval)
                 .serve_connection(io, exchange);
-            drive(connection, http2::Connection::graceful_shutdown, &load, config, &service, None).await;
-            drop(permit);
+            let shut_down = http2::Connection::graceful_shutdown;
+            let driven = drive(Box::pin(connection), shut_down, load, config, service, None);
+            Box::pin(async move {
+                driven.await;
+                drop(permit);
+            })
         }
     }
 }
@@ -172,17 +181,16 @@ impl Drop for Busy {
 /// Polls a connection, and ends it when it has rested for too long, or the broker stops; then what it is busy with may
 /// still come to its end.
 async fn drive<C, E>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     shut_down: impl Fn(Pin<&mut C>),
-    load: &Load,
-    config: &ServerConfig,
-    service: &Service,
+    load: Arc<Load>,
+    config: Arc<ServerConfig>,
+    service: Arc<Service>,
     mut permit: Option<OwnedSemaphorePermit>,
 ) where
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    let mut connection = pin!(connection);
     let mut deadline = pin!(sleep_until(Instant::now() + config.head_timeout));
     let mut stopping = service.stopping.subscribe();
     let mut stop = pin!(stopping.wait_for(|stopping| *stopping));

@@ -130,7 +130,9 @@ pub async fn accept_tls(
         }
         let (tls, config, service) = (tls.clone(), config.clone(), service.clone());
         tokio::spawn(async move {
-            let socket = match tls.accept(socket, Instant::now() + config.head_timeout).await {
+            // On the heap only as long as it lasts.
+            let handshake = Box::pin(tls.accept(socket, Instant::now() + config.head_timeout));
+            let socket = match handshake.await {
                 Ok(socket) => socket,
                 // It is counted there.
                 Err(error) => return tracing::debug!(%error, "no TLS handshake"),
@@ -140,7 +142,7 @@ pub async fn accept_tls(
                 _ => Protocol::Http1,
             };
             let peer = Peer { address: address.ip().to_canonical(), pulls: true };
-            carried::serve(TokioIo::new(socket), protocol, peer, permit, &config, service).await;
+            carried::serve(TokioIo::new(socket), protocol, peer, permit, config, service).await;
         });
     }
 }

@@ -136,7 +136,9 @@ impl Server {
             panic!("no greeting but {first:?}; stderr: {}", log.lock().expect("not poisoned"));
         };
         let mut greeting = first;
-        (0..2).for_each(|_| drop(stdout.read_line(&mut greeting).expect("the greeting is text")));
+        for _ in 0..2 {
+            stdout.read_line(&mut greeting).expect("the greeting is text");
+        }
         let tls = greeting.split_once("https://").and_then(|(_, rest)| rest.lines().next()?.parse().ok());
         thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
         Server { child, addr, tls, greeting, log, log_reader: Some(log_reader) }

@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
-use super::{Command, Link};
+use super::{Command, Link, sync};
 use crate::clock::Now;
-use crate::frame::{self, Framing, GapReason};
+use crate::frame::{self, Frame, Framing, GapReason};
 use crate::log::{Event, Interest, Log, Read};
 
 pub(super) use signals::{End, Pull};

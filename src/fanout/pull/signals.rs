@@ -9,13 +9,13 @@
 
 use std::task::Waker;
 
-use super::super::stream::CloseReason;
-use super::super::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, PoisonError};
-use crate::frame::Frame;
+// From above and not from where they are: `tests/loom.rs` has others.
+use super::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, PoisonError};
+use super::{CloseReason, Frame};
 
 /// What a puller and its shard share.
 #[derive(Debug)]
-pub(in super::super) struct Pull {
+pub(crate) struct Pull {
     /// Its number in the shard, once it has one, and as long as.
     key: AtomicU32,
     signals: Mutex<Signals>,
@@ -36,45 +36,45 @@ struct Signals {
 
 /// How it is to end: for what reason, and when the client is to come back, if that is to be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct End {
-    pub(in super::super) reason: CloseReason,
-    pub(in super::super) retry_ms: Option<u64>,
+pub(crate) struct End {
+    pub(crate) reason: CloseReason,
+    pub(crate) retry_ms: Option<u64>,
 }
 
 impl Pull {
-    pub(in super::super) fn new() -> Pull {
+    pub(crate) fn new() -> Pull {
         Pull { key: AtomicU32::new(NO_KEY), signals: Mutex::new(Signals::default()) }
     }
 
     // ---- the shard's side
 
-    pub(in super::super) fn set_key(&self, key: Option<u32>) {
+    pub(crate) fn set_key(&self, key: Option<u32>) {
         self.key.store(key.unwrap_or(NO_KEY), Relaxed);
     }
 
-    pub(in super::super) fn key(&self) -> Option<u32> {
+    pub(crate) fn key(&self) -> Option<u32> {
         Some(self.key.load(Relaxed)).filter(|key| *key != NO_KEY)
     }
 
     /// There is more to read.
-    pub(in super::super) fn call(&self, now: u64) {
+    pub(crate) fn call(&self, now: u64) {
         self.signal(now, false, |_| {});
     }
 
     /// A heartbeat is due.
-    pub(in super::super) fn beat(&self, now: u64, frame: Frame) {
+    pub(crate) fn beat(&self, now: u64, frame: Frame) {
         self.signal(now, false, |signals| signals.heartbeat = Some(frame));
     }
 
     /// It is to end, as soon as its carrier has room for that.
-    pub(in super::super) fn end(&self, now: u64, end: End) {
+    pub(crate) fn end(&self, now: u64, end: End) {
         self.signal(now, true, |signals| {
             signals.end.get_or_insert(end);
         });
     }
 
     /// It is over, whether its carrier has room or not.
-    pub(in super::super) fn cut(&self, now: u64, reason: CloseReason) {
+    pub(crate) fn cut(&self, now: u64, reason: CloseReason) {
         self.signal(now, true, |signals| {
             signals.end.get_or_insert(End { reason, retry_ms: None });
             signals.cut = true;
@@ -82,7 +82,7 @@ impl Pull {
     }
 
     /// Since when it has not answered.
-    pub(in super::super) fn silent_since(&self) -> Option<u64> {
+    pub(crate) fn silent_since(&self) -> Option<u64> {
         self.signals().called
     }
 
@@ -101,7 +101,7 @@ impl Pull {
     // ---- the puller's side
 
     /// Leaves the waker, and takes what was signalled.
-    pub(in super::super) fn answer(&self, waker: &Waker) -> (Option<Frame>, Option<End>) {
+    pub(crate) fn answer(&self, waker: &Waker) -> (Option<Frame>, Option<End>) {
         let mut signals = self.signals();
         signals.called = None;
         signals.leave(waker);
@@ -109,7 +109,7 @@ impl Pull {
     }
 
     /// Whether it is over; if not, leaves the waker, for that and without answering.
-    pub(in super::super) fn is_cut(&self, waker: &Waker) -> bool {
+    pub(crate) fn is_cut(&self, waker: &Waker) -> bool {
         let mut signals = self.signals();
         if !signals.cut {
             signals.leave(waker);
