@@ -97,8 +97,12 @@ fn greet(address: SocketAddr, tls: Option<&(SocketAddr, String)>) {
     let _ = std::io::stdout().write_all(greeting.as_bytes());
 }
 
+/// What no filter changes: below this level the library quotes request targets that it cannot read, and a target may
+/// hold a token.
+const KEPT_QUIET: &str = "h2::server=info";
+
 fn start_log(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(&config.log_filter)?;
+    let filter = EnvFilter::builder().parse(&config.log_filter)?.add_directive(KEPT_QUIET.parse()?);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

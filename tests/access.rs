@@ -833,8 +833,9 @@ fn operators_list_who_listens_page_by_page() {
     let ann = all.iter().find(|one| one["user"] == "ann").expect("she listens");
     assert_eq!(ann["client_id"], streams[0].connected.json()["data"]["client_id"]);
     assert_eq!((&ann["token"], &ann["address"], &ann["topics"]), (&json!("t-1"), &json!("192.0.2.1"), &json!("w,x.*")));
-    let moment =
-        |value: &Value| value.as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(|at| at.as_second());
+    let moment = |value: &Value| {
+        value.as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_second)
+    };
     assert_eq!(moment(&ann["expires"]), Some(exp as i64 + 60), "with the leeway: {ann}");
     assert!(moment(&ann["since"]).is_some_and(|since| now_s().abs_diff(since as u64) < 60), "{ann}");
     let stranger = all.iter().find(|one| one["topics"] == "public").expect("it listens");
@@ -994,4 +995,36 @@ fn hostile_tokens_are_refused_alike_everywhere_and_logged_nowhere() {
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "it logs all it can: {log:.2000}");
     let found = log.as_bytes().windows(12).find(|window| secrets.contains(*window));
     assert_eq!(found.map(String::from_utf8_lossy), None, "in the log");
+}
+
+#[test]
+fn a_target_that_cannot_be_read_is_not_logged_either() {
+    const PART: &str = "0123456789abcdef";
+    let path = format!("{EVENTS}?access_token={PART} .");
+    let server = start(&["--log", "trace,h2::server=trace"]);
+    server.ask(&format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+
+    // The same over HTTP/2 (RFC 9113, section 3.4): the preface, SETTINGS, then HEADERS with GET, http, and the path as
+    // a literal (RFC 7541, section 6.2.2).
+    let mut fields = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("it is short")];
+    fields.extend_from_slice(path.as_bytes());
+    fields.extend_from_slice(b"\x01\x01t");
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).expect("it is short");
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let mut conn = server.connect();
+    conn.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    conn.send(&[frame(4, 0, 0, &[]), frame(1, 5, 1, &fields)].concat());
+    let reset = frame(3, 0, 1, &[0, 0, 0, 1]);
+    let mut socket = &conn.socket;
+    let mut answer = Vec::new();
+    while !answer.windows(reset.len()).any(|window| window == reset) {
+        let mut chunk = [0; 1024];
+        let n = socket.read(&mut chunk).expect("it answers");
+        assert!(n > 0, "no RST_STREAM but {answer:?}");
+        answer.extend_from_slice(&chunk[..n]);
+    }
+    let log = server.log();
+    assert!(log.contains("TRACE") && !log.contains(PART), "{log}");
 }
