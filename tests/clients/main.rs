@@ -8,6 +8,7 @@
 mod process;
 mod proxy;
 mod tools;
+mod users;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -198,7 +199,12 @@ fn history(broker: &Broker, posts: &[Post]) -> Vec<Event> {
     let body = exchange(broker, &format!("GET {PATH}&last=100&limit={} HTTP/1.0\r\n\r\n", asked.len()));
     let field = |block: &str, name| block.lines().find_map(|line| Some(line.strip_prefix(name)?.to_owned()));
     let event = |block| {
-        Some(Event { id: field(block, "id: ")?, kind: field(block, "event: ")?, data: field(block, "data: ")? })
+        Some(Event {
+            page: String::new(),
+            id: field(block, "id: ")?,
+            kind: field(block, "event: ")?,
+            data: field(block, "data: ")?,
+        })
     };
     let events: Vec<Event> = body.split_terminator("\n\n").skip(1).map(|block| event(block).expect(block)).collect();
     assert_eq!(events.len(), asked.len(), "{body}");

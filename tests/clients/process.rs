@@ -85,8 +85,13 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts it on a free port, with `flags` besides.
     pub(crate) fn start(flags: &[&str]) -> Broker {
+        Broker::start_with(flags, &[])
+    }
+
+    /// The same with settings in its environment.
+    pub(crate) fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
-        command.env_clear().args(["--listen", "127.0.0.1:0"]).args(flags);
+        command.env_clear().envs(environment.iter().copied()).args(["--listen", "127.0.0.1:0"]).args(flags);
         let process = Process::start(command);
         let greeting = process.line(Instant::now() + DEADLINE).expect("the broker's greeting");
         let address = greeting.split_once("listening on http://").and_then(|(_, address)| address.parse().ok());
@@ -115,6 +120,9 @@ impl Drop for Broker {
 /// An event as a client reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Event {
+    /// The page that has seen it, where a client has more than one.
+    #[serde(default)]
+    pub(crate) page: String,
     /// The id the library gives for it; of an event that carries none, some give the last one before it.
     pub(crate) id: String,
     /// Its type.
@@ -154,7 +162,8 @@ impl Client {
         self.wait("a heartbeat", |client| client.heartbeats.len() > count);
     }
 
-    fn wait(&mut self, what: &str, done: impl Fn(&Client) -> bool) {
+    /// Waits until what it has reported is enough.
+    pub(crate) fn wait(&mut self, what: &str, done: impl Fn(&Client) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !done(self) {
             let line = self.process.line(deadline);
