@@ -65,8 +65,7 @@ pub(super) async fn serve(
     let carrier = Carrier { socket, first, seen: Arc::default(), service: service.clone() };
     if speaks_http2 {
         let peer = Peer { pulls: true, ..peer };
-        // Boxed: inline it would make every connection's future as large as an HTTP/2 connection.
-        Box::pin(carried::serve(carrier, Protocol::Http2, peer, permit, config, service)).await;
+        carried::serve(carrier, Protocol::Http2, peer, permit, config, service).await;
         return None;
     }
     let seen = carrier.seen.clone();
