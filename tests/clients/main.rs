@@ -3,7 +3,7 @@
 //!
 //! The clients are real ones, in child processes that print what their library reports (the scripts beside this file).
 //! Between them and the broker, which is the real binary, stands a proxy that cuts the connection. A client that
-//! cannot reconnect by itself has a loop around it, with `Last-Event-ID`.
+//! cannot reconnect by itself has a loop around it, with `Last-Event-ID`. `users` is about who sees what.
 
 mod process;
 mod proxy;
