@@ -38,7 +38,7 @@
 //! | `fanout/shard/mod.rs`, `audience.rs` | How does an event find those it reaches? |
 //! | `fanout/shard/live.rs`, `replay.rs` | How is it written, to those who keep up and to those who do not? |
 //! | `fanout/shard/timers.rs`, `wheel.rs`, `ending.rs` | What happens when nothing happens, and how does a stream end? |
-//! | `server/carried.rs`, `fanout/pull.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
+//! | `server/carried.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
 //! | `http/admin.rs`, `fanout/session.rs`, `http/stats.rs` | Who listens, and how is it told? |
 //!
 //! # Glossary
