@@ -44,7 +44,7 @@ counters! {
     heartbeats,
     /// Writes that handed over at least one event: `delivered / writes` is how well events coalesce.
     writes,
-    /// Times a stream's socket took no more and the stream fell back to reading the log at its own pace.
+    /// Times a stream's socket took no more, so that the stream reads the log at its own pace until it has caught up.
     stalls,
     /// Gaps told.
     gaps,

@@ -146,6 +146,8 @@ pub(super) struct Replay {
     pub(super) rest: Bytes,
     /// Whether it waits for its socket.
     pub(super) blocked: bool,
+    /// Whether it has done so since it was live, or came.
+    pub(super) stalled: bool,
     /// It is to end as soon as it is caught up, and to come back after so many milliseconds.
     pub(super) farewell_ms: Option<u64>,
     /// It is to end as soon as no frame is begun.

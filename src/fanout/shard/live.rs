@@ -170,7 +170,6 @@ impl Shard {
             let event = &audience.pending[had + whole];
             (cursor, rest) = (event.seq, event.frame.share(sweep.framing, begun));
         }
-        bump(&self.link.counters.stalls, 1);
         self.leave_audience(key);
         if let Some(stream) = self.streams.get_mut(key as usize) {
             stream.state = State::Replay(Box::new(Replay { cursor, rest, ..Replay::default() }));

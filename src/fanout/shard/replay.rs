@@ -155,6 +155,10 @@ impl Shard {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let State::Replay(replay) = &mut stream.state {
             replay.blocked = true;
+            if !replay.stalled {
+                replay.stalled = true;
+                bump(&self.link.counters.stalls, 1);
+            }
         }
         if !stream.watches_writable {
             stream.watches_writable = true;

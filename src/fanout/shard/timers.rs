@@ -136,7 +136,6 @@ impl Shard {
             Sent::Bytes(sent) => {
                 let cursor = audience.cursor(audience.had(at), self.cursor);
                 let rest = if sent > 0 { frame.share(framing, sent) } else { Bytes::new() };
-                bump(&self.link.counters.stalls, 1);
                 bump(&self.link.counters.bytes, sent as u64);
                 self.leave_audience(key);
                 let replay = Replay { cursor, rest, ..Replay::default() };
