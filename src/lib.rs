@@ -35,7 +35,7 @@
 //! | `log/interest.rs`, `losses.rs` | What can one ask for, and how does one learn what is gone? |
 //! | `http/subscribe.rs`, `server/connection.rs` | How does a request become a stream? |
 //! | `fanout/mod.rs`, `latch.rs` | How does a shard learn that there is more to read? |
-//! | `fanout/shard/mod.rs`, `audience.rs` | How does an event find those it reaches? |
+//! | `fanout/shard/mod.rs`, `arrivals.rs`, `audience.rs` | How does an event find those it reaches? |
 //! | `fanout/shard/live.rs`, `replay.rs` | How is it written, to those who keep up and to those who do not? |
 //! | `fanout/shard/timers.rs`, `wheel.rs`, `ending.rs` | What happens when nothing happens, and how does a stream end? |
 //! | `server/carried.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |

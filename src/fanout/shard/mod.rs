@@ -19,6 +19,7 @@
 //! had everything up to it joins its audience at the end of what is pending. What is behind the shard's cursor comes
 //! from the log, what is after it comes through the audience: nothing twice, nothing left out.
 
+mod arrivals;
 mod ending;
 mod live;
 mod pile;
@@ -28,23 +29,20 @@ mod timers;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use mio::net::TcpStream;
-use mio::{Events, Interest as Readiness, Poll, Token};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 
-use super::audience::{Audiences, Key};
+use super::audience::Audiences;
 use super::counters::bump;
-use super::pull::Pull;
-use super::stream::{CloseReason, More, NO_LIMIT, Replay, State, Stream};
+use super::stream::{Replay, State, Stream};
 use super::wheel::Wheel;
-use super::{Arrival, Command, FanoutConfig, Kick, Link, Listed, Seat};
-use crate::frame::{Frame, Framing};
-use crate::log::{Event, Interest, Log};
+use super::{Command, FanoutConfig, Link};
+use crate::frame::Frame;
+use crate::log::{Event, Log};
 
 use ending::{DRAIN_STEP, Drain};
 use live::Sweep;
@@ -300,124 +298,6 @@ impl Shard {
         let pending = audience.pending.len();
         audience.finish(pending);
         self.ahead -= pending;
-    }
-
-    // ---- streams come
-
-    fn take_inbox(&mut self) {
-        if !self.link.inbox_is_empty() {
-            self.inbox.extend(mem::take(&mut *self.link.inbox.lock().unwrap_or_else(PoisonError::into_inner)));
-        }
-        // A crowd of newcomers does not keep those who are here waiting.
-        for _ in 0..SLICE {
-            match self.inbox.pop_front() {
-                Some(Command::Open(arrival, socket, sent)) => self.open(arrival, socket, sent),
-                Some(Command::Attach(pull, interest, seat, session, kept)) => {
-                    let more = More::of(Some(pull.clone()), session, kept);
-                    self.attach(&pull, interest, seat, more);
-                }
-                Some(Command::Gone(pull, reason)) => {
-                    if let Some(key) = pull.key() {
-                        self.close(key, reason);
-                    }
-                }
-                // Who does not wait for the answer any more does not need it.
-                Some(Command::List(from, limit, tell)) => drop(tell.send(self.list(from, limit))),
-                Some(Command::Kick(kick, tell)) => drop(tell.send(self.kick(&kick))),
-                Some(Command::Drain(grace)) => self.begin_drain(grace),
-                None => break,
-            }
-        }
-    }
-
-    fn open(&mut self, arrival: Arrival, socket: std::net::TcpStream, sent: usize) {
-        let Arrival { opening, listening, framing, cursor, told, limit, seat, session, kept } = arrival;
-        let entry = self.streams.vacant_entry();
-        let key = entry.key() as u32;
-        let mut socket = TcpStream::from_std(socket);
-        // Edge-triggered, and only for its end: until a write finds no room, nobody cares for writability.
-        if let Err(error) = self.poll.registry().register(&mut socket, Token(entry.key()), Readiness::READABLE) {
-            tracing::error!(%error, shard = self.id, "cannot watch a stream's socket");
-            return;
-        }
-        let audience = self.audiences.enter(Key { interest: listening.hand_over(), framing, pulled: false });
-        bump(&self.link.counters.bytes, sent as u64);
-        let rest = if sent < opening.len() { Bytes::from(opening).slice(sent..) } else { Bytes::new() };
-        let replay = Replay { cursor, told, rest, ..Replay::default() };
-        entry.insert(Stream {
-            socket: Some(socket),
-            state: State::Replay(Box::new(replay)),
-            audience,
-            place: 0,
-            progress: self.now as u32,
-            left: limit.unwrap_or(NO_LIMIT),
-            ignored: 0,
-            watches_writable: false,
-            _seat: seat,
-            more: More::of(None, session, kept),
-        });
-        bump(&self.link.counters.opened, 1);
-        if cursor > self.cursor {
-            // The shard slept through what its streams had not asked for; the newcomer starts after that.
-            self.link.wanted.fetch_max(cursor, Ordering::SeqCst);
-            self.read_log();
-        }
-        if let Some(drain) = &mut self.drain {
-            drain.join(key);
-        }
-        self.replay(key);
-    }
-
-    /// Takes in a stream that pulls. It begins at a cursor of its own: here it only needs to be told of what comes.
-    fn attach(&mut self, pull: &Pull, interest: Interest, seat: Seat, more: Option<Box<More>>) {
-        let audience = self.audiences.enter(Key { interest, framing: Framing::Plain, pulled: true });
-        let entry = self.streams.vacant_entry();
-        let key = entry.key() as u32;
-        let Some(members) = self.audiences.get_mut(audience) else { return };
-        let (at, place) = (members.end(), members.members.len() as u32);
-        members.members.push(key);
-        pull.set_key(Some(key));
-        // What came before it was here has gone past it.
-        pull.call(self.now);
-        entry.insert(Stream {
-            socket: None,
-            state: State::Live { at },
-            audience,
-            place,
-            progress: self.now as u32,
-            left: NO_LIMIT,
-            ignored: 0,
-            watches_writable: false,
-            _seat: seat,
-            more,
-        });
-        bump(&self.link.counters.opened, 1);
-        self.watch(key, self.now + self.ticker.ticks(self.config.heartbeat));
-        if let Some(drain) = &mut self.drain {
-            drain.join(key);
-        }
-    }
-
-    // ---- operators
-
-    fn list(&self, from: u32, limit: usize) -> Vec<Listed> {
-        let end = self.streams.iter().next_back().map_or(0, |(key, _)| key as u32 + 1);
-        let known = (from..end).filter_map(|key| {
-            let stream = self.streams.get(key as usize)?;
-            Some(stream.session()?.listed(key))
-        });
-        known.take(limit).collect()
-    }
-
-    fn kick(&mut self, kick: &Kick) -> usize {
-        let meant = self.streams.iter().filter(|(_, stream)| {
-            !matches!(stream.state, State::Ended(_)) && stream.session().is_some_and(|one| kick.means(one))
-        });
-        let keys: Vec<u32> = meant.map(|(key, _)| key as u32).collect();
-        for &key in &keys {
-            self.dismiss(key, CloseReason::Kicked);
-        }
-        keys.len()
     }
 
     // ---- the work, in slices
