@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::clock::Now;
 
 /// What is known of a stream's listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Session {
     /// The stream's name, as its `connected` event says it.
     pub client_id: Box<str>,
@@ -33,36 +33,8 @@ pub type Kept = Box<dyn Any + Send + Sync>;
 pub struct Listed {
     /// Its number in its shard.
     pub key: u32,
-    /// Its name, user, token's name, address, topics.
-    pub client_id: Box<str>,
-    /// The user whose events it may see.
-    pub user: Option<Arc<str>>,
-    /// The name of the token that it was opened with.
-    pub token: Option<Arc<str>>,
-    /// Where it comes from.
-    pub address: IpAddr,
-    /// The topics as they were asked for.
-    pub topics: Box<str>,
-    /// When it was opened.
-    pub since: Now,
-    /// When it is to end.
-    pub expires: Option<Now>,
-}
-
-impl Session {
-    pub(super) fn listed(&self, key: u32) -> Listed {
-        let Session { client_id, user, token, address, topics, since, expires } = self;
-        Listed {
-            key,
-            client_id: client_id.clone(),
-            user: user.clone(),
-            token: token.clone(),
-            address: *address,
-            topics: topics.clone(),
-            since: *since,
-            expires: *expires,
-        }
-    }
+    /// Who listens.
+    pub session: Session,
 }
 
 /// Whose streams an operator ends.

@@ -11,7 +11,7 @@ use super::query;
 use super::reply::{Problem, Reply, json_reply};
 use crate::broker::Broker;
 use crate::clock::Now;
-use crate::fanout::{Kick, Listed};
+use crate::fanout::{Kick, Listed, Session};
 use crate::log::TopicFigures;
 
 /// Streams or topics in one answer.
@@ -78,8 +78,8 @@ pub async fn streams(broker: &Broker, query: &str) -> Result<Reply, Problem> {
     }
     let listed = broker.list(after, limit).await;
     let next = listed.last().filter(|_| listed.len() == limit).map(|(shard, one)| format!("{shard}.{}", one.key));
-    let streams = listed.into_iter().map(|(_, one)| {
-        let Listed { key: _, client_id, user, token, address, topics, since, expires } = one;
+    let streams = listed.into_iter().map(|(_, Listed { key: _, session })| {
+        let Session { client_id, user, token, address, topics, since, expires } = session;
         Stream { client_id, user, token, address, topics, since, expires }
     });
     Ok(json_reply(StatusCode::OK, &Streams { success: true, streams: streams.collect(), next }))

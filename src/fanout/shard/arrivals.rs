@@ -118,7 +118,7 @@ impl Shard {
         let end = self.streams.iter().next_back().map_or(0, |(key, _)| key as u32 + 1);
         let known = (from..end).filter_map(|key| {
             let stream = self.streams.get(key as usize)?;
-            Some(stream.session()?.listed(key))
+            Some(Listed { key, session: stream.session()?.clone() })
         });
         known.take(limit).collect()
     }
