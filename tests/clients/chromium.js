@@ -11,7 +11,8 @@ const args = ['--no-proxy-server', '--disable-quic', '--disable-background-netwo
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
   atEnd(() => browser.close().finally(() => process.exit()));
 
-  const page = await browser.newPage();
+  // The certificate of a test is signed by itself.
+  const page = await browser.newPage({ ignoreHTTPSErrors: url.startsWith('https:') });
   await page.exposeFunction('report', report);
   const address = new URL('/page.html', url).href;
   await page.route(address, (route) => route.fulfill({ path: join(__dirname, 'page.html') }));

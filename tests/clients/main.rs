@@ -29,6 +29,30 @@ fn chromium_event_source() {
     resumes("Chromium's EventSource", tools::node_with_chromium("chromium.js"));
 }
 
+/// By ALPN over HTTP/2. What passes is not to be read, so it is cut off between events only.
+#[test]
+fn chromium_event_source_over_tls() {
+    let command = tools::or_skip("Chromium's EventSource over TLS", tools::node_with_chromium("chromium.js"));
+    let Some(mut command) = command else { return };
+    let tls = ["--tls-listen", "127.0.0.1:0", "--tls-self-signed"];
+    let broker = Broker::start(&[&["--retry", "100ms", "--heartbeat", "300ms"][..], &tls].concat());
+    let address = broker.tls_address();
+    let proxy = Proxy::start(address);
+    command.arg(format!("https://{}{PATH}", proxy.address)).args(TYPES);
+    let mut client = Client::start(command);
+
+    client.wait_for(&["connected"]);
+    publish(&broker, &LIVE);
+    client.wait_for(&["message", "score", "order.created"]);
+    client.wait_for_heartbeat();
+    proxy.cut();
+    publish(&broker, &MISSED);
+    proxy.wait_for_refused();
+    proxy.lead_to(address);
+    client.wait_for(&["connected", "score", "Ünïcödé", "message"]);
+    check(&client.seen, &history(&broker, &[&LIVE[..], &MISSED].concat()));
+}
+
 #[test]
 fn npm_eventsource() {
     resumes("npm eventsource", tools::node("eventsource.js"));

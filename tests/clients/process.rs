@@ -99,6 +99,13 @@ impl Broker {
         Broker { process, address }
     }
 
+    /// Where it speaks TLS, if it was told to; it is asked once.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        let line = self.process.line(Instant::now() + DEADLINE).expect("the greeting's second line");
+        let address = line.rsplit_once("https://").and_then(|(_, address)| address.trim().parse().ok());
+        address.unwrap_or_else(|| panic!("no address in {line:?}"))
+    }
+
     /// Ends it, in good order.
     pub(crate) fn stop(mut self) {
         let started = Instant::now();

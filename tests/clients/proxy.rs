@@ -72,6 +72,11 @@ impl Proxy {
         state.refused = 0;
     }
 
+    /// Cuts everything at once.
+    pub(crate) fn cut(&self) {
+        self.shared.state().cut();
+    }
+
     /// Cuts everything as soon as `mark` has been passed on to a client: of what comes behind it, the client gets
     /// nothing.
     pub(crate) fn cut_after(&self, mark: &'static str) {
