@@ -336,9 +336,10 @@ fn a_drain_does_not_wait_for_those_who_take_nothing() {
 
 #[test]
 fn a_newcomer_is_answered_while_it_drains() {
-    let mut server = Server::start(&["--grace", "3s"]);
+    let mut server = Server::start(&["--grace", "8s"]);
     let mut client = Http2::to(&server);
-    let mut stream = client.stream("topics=a");
+    // Their ends are spread over six seconds, which is long enough for what comes meanwhile.
+    let mut streams: Vec<_> = (0..30).map(|_| client.stream("topics=a")).collect();
     server.signal("TERM");
     wait_until("it drains", || server.get("/ready").status == 503);
     let mut late = Http2::to(&server);
@@ -346,7 +347,9 @@ fn a_newcomer_is_answered_while_it_drains() {
     assert!(late.end().is_ok());
     let mut listener = Http2::to(&server);
     assert_eq!(listener.try_ask(get(EVENTS), None).expect("an answer").status(), 503);
-    assert!(client.read_to_end(&mut stream).1.is_ok());
+    for stream in &mut streams {
+        assert!(client.read_to_end(stream).1.is_ok());
+    }
     assert_eq!(server.wait_for_exit(PATIENCE).code(), Some(0));
 }
 

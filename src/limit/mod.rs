@@ -1,6 +1,6 @@
 //! How much of what anybody may have: requests and connections a second, streams at a time. Time is a parameter.
 //!
-//! Everything here is bounded by itself: addresses by [`ADDRESSES`], shares by the streams that hold them. Every
+//! Everything here is bounded by itself: addresses by `ADDRESSES`, shares by the streams that hold them. Every
 //! refusal is counted, by its name in [`LimitTotals`].
 
 mod buckets;
