@@ -58,7 +58,7 @@ settings! {
     /// Address to listen on [default: 127.0.0.1:8000].
     #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Address,
-    /// Address to speak TLS on, besides --listen [default: none].
+    /// Address to speak TLS on, besides --listen [default: none; 127.0.0.1:8443 with --tls-self-signed].
     #[arg(long, env = "FANFARE_TLS_LISTEN", value_name = "ADDRESS:PORT")]
     tls_listen: Address,
     /// The certificate's chain in PEM, its own first; read again when it changes, and at SIGHUP [default: none].

@@ -71,12 +71,12 @@ impl TlsConfig {
             (Some(_), None) => Err("--tls-listen without a certificate; expected --tls-cert and --tls-key, or \
                                     --tls-self-signed for development"
                 .to_owned()),
-            (None, Some(source)) => {
-                let given = match source {
-                    Source::Files(_) => "--tls-cert",
-                    Source::SelfSigned => "--tls-self-signed",
-                };
-                Err(format!("{given} without --tls-listen; expected an address to speak TLS on"))
+            // One flag is enough for development.
+            (None, Some(Source::SelfSigned)) => {
+                Ok(Some(TlsConfig { listen: ([127, 0, 0, 1], 8443).into(), source: Source::SelfSigned }))
+            }
+            (None, Some(Source::Files(_))) => {
+                Err("--tls-cert without --tls-listen; expected an address to speak TLS on".to_owned())
             }
         }
     }
@@ -296,7 +296,9 @@ mod tests {
             TlsConfig::of(listen.then_some(([127, 0, 0, 1], 8443).into()), file(cert, "c"), file(key, "k"), self_signed)
         };
         assert_eq!(of(false, false, false, false), Ok(None));
-        assert_eq!(of(true, false, false, true), Ok(Some(TlsConfig { listen, source: Source::SelfSigned })));
+        for given in [true, false] {
+            assert_eq!(of(given, false, false, true), Ok(Some(TlsConfig { listen, source: Source::SelfSigned })));
+        }
         let files = Files { cert: "c".into(), key: "k".into() };
         assert_eq!(of(true, true, true, false), Ok(Some(TlsConfig { listen, source: Source::Files(files) })));
         for ((listen, cert, key, self_signed), named) in [
@@ -305,7 +307,6 @@ mod tests {
             ((true, false, true, false), ["--tls-key without --tls-cert", "expected both"]),
             ((false, true, false, false), ["--tls-cert without --tls-key", "expected both"]),
             ((false, true, true, false), ["--tls-cert without --tls-listen", "expected an address"]),
-            ((false, false, false, true), ["--tls-self-signed without --tls-listen", "expected an address"]),
             ((true, true, true, true), ["--tls-self-signed with --tls-cert", "expected one or the other"]),
             (
                 (true, false, true, true),
