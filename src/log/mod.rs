@@ -16,7 +16,7 @@
 //!   most bytes gives up its oldest, so that a chatty topic never pushes out a quiet one's last events.
 //!
 //! # Lock order
-//! The order (`Log::order`), then one topic's history, then a shard of the index's map, then the memory of dropped
+//! The order (`Log::order`), then one topic's history, then a shard of one of the index's maps, then the memory of dropped
 //! topics. Each is taken only while those after it are free; none is held across an `.await`.
 
 mod index;

@@ -25,7 +25,6 @@ use super::ServerConfig;
 use super::connection::LINGER;
 use super::service::{Outcome, Peer, Service};
 use crate::fanout::{Cutoff, Puller};
-use crate::http::reply::Reply;
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4); no HTTP/1 request does.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -254,15 +253,18 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (service, busy, version) = (self.service.clone(), self.load.begin(), request.version());
         let answering = Answering::begin(service.clone());
-        let outcome = service.route(request, &self.peer);
+        let mut outcome = service.route(request, &self.peer);
         Box::pin(async move {
-            let outcome = match outcome {
-                Outcome::Later(later) => later.await,
-                outcome => outcome,
+            let settled = loop {
+                match outcome {
+                    Outcome::Later(later) => outcome = later.await,
+                    Outcome::Reply(reply) => break Err(reply),
+                    Outcome::Stream(opening) => break Ok(opening),
+                }
             };
             drop(answering);
-            Ok(match outcome {
-                Outcome::Stream(opening) => {
+            Ok(match settled {
+                Ok(opening) => {
                     busy.0.streamed.store(true, Relaxed);
                     let (mut parts, admitted) = opening.into_response();
                     if version == Version::HTTP_11 {
@@ -273,16 +275,10 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
                     let _ = STREAM.try_with(|stream| stream.set(puller.cutoff()));
                     Response::from_parts(parts, Payload::Stream(puller, busy))
                 }
-                Outcome::Reply(reply) => whole(reply),
-                // Only one thing is put off, once.
-                Outcome::Later(_) => Response::new(Payload::Whole(Full::default())),
+                Err(reply) => reply.map(Payload::Whole),
             })
         })
     }
-}
-
-fn whole(reply: Reply) -> Response<Payload> {
-    reply.map(Payload::Whole)
 }
 
 /// A request being answered, as the drain counts them.

@@ -92,13 +92,9 @@ pub async fn accept(listener: TcpListener, room: Arc<Semaphore>, config: Arc<Ser
         while let Some((socket, address, permit)) = next {
             accepted += 1;
             let peer = Peer { address: address.to_canonical(), pulls: false };
-            if service.access.limits().connect(peer.address, Now::read()).is_err() {
-                socket.refuse();
-                next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
-                continue;
-            }
-            if let Some(shard) = begin(socket, permit, peer, &config, &service).await {
-                wakes.note(shard);
+            match service.access.limits().connect(peer.address, Now::read()) {
+                Err(_) => socket.refuse(),
+                Ok(()) => wakes.note(begin(socket, permit, peer, &config, &service).await),
             }
             next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
         }
@@ -191,7 +187,8 @@ struct Wakes {
 }
 
 impl Wakes {
-    fn note(&mut self, shard: usize) {
+    fn note(&mut self, shard: Option<usize>) {
+        let Some(shard) = shard else { return };
         if !self.shards.contains(&shard) {
             self.shards.push(shard);
         }
