@@ -60,19 +60,34 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, clock. Nothing below `http` knows HTTP.
+//! pattern, event, frame, id, client, clock. Nothing below `http` knows HTTP.
 
+#[cfg(feature = "server")]
 pub mod app;
+#[cfg(feature = "server")]
 pub mod auth;
+#[cfg(feature = "server")]
 pub mod broker;
+#[cfg(any(feature = "publisher", feature = "server"))]
+pub mod client;
 pub mod clock;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod event;
+#[cfg(feature = "server")]
 pub mod fanout;
+#[cfg(feature = "server")]
 pub mod frame;
+#[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
 pub mod id;
+#[cfg(feature = "server")]
 pub mod limit;
+#[cfg(feature = "server")]
 pub mod log;
+#[cfg(feature = "server")]
 pub mod pattern;
+#[cfg(feature = "server")]
 pub mod server;
