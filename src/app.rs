@@ -18,10 +18,12 @@ use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::http::access::Access;
+use crate::http::counts::Counts;
 use crate::http::idempotency::Answers;
+use crate::http::stats::{Monitor, Recent};
 use crate::limit::Limits;
 use crate::server::tls::Tls;
-use crate::server::{self, Counts, Service};
+use crate::server::{self, Service};
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -83,6 +85,10 @@ impl App {
             cors: config.cors.clone(),
             answers: Answers::new(config.idempotency.clone()),
             counts: Counts::default(),
+            recent: Recent::default(),
+            monitor: Monitor::new(&config.fanout),
+            tls: tls.as_ref().map(|(_, tls)| tls.clone()),
+            metrics: config.metrics,
             request_ids: AtomicU64::new(1),
             stopping: watch::Sender::new(false),
         });
@@ -139,7 +145,10 @@ impl App {
             }
         });
 
-        stop.next().await;
+        let failed = tokio::select! {
+            () = stop.next() => false,
+            () = panic_of_one(&mut tasks) => true,
+        };
         tracing::info!(streams = service.broker.connected(), grace = ?config.grace, "stopping");
         let drained = tokio::select! {
             drained = drain(&service, config.grace) => drained,
@@ -150,8 +159,22 @@ impl App {
             true => tracing::info!("stopped"),
             false => tracing::warn!(streams = service.broker.connected(), "stopped at once"),
         }
-        Ok(())
+        match failed {
+            true => Err(io::Error::other("a task that all else needs has panicked")),
+            false => Ok(()),
+        }
     }
+}
+
+/// Waits until one of the tasks panics; for ever, if none does. Some of them come to an end: they had nothing to do.
+async fn panic_of_one(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err_and(|error| error.is_panic()) {
+            tracing::error!("a task that all else needs has panicked: the broker stops, to be started anew");
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// How often the file of keys is looked at.
@@ -174,7 +197,7 @@ fn warn_of_open_doors(access: &Access, config: &Config) {
 /// How long requests may still take that were being answered when the last stream had ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Lets the log and the answers for repeats age even while nothing is published.
+/// Once a second: lets the log and the answers for repeats age even while nothing is published, and notes how things are.
 async fn age(service: Arc<Service>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -183,6 +206,9 @@ async fn age(service: Arc<Service>) {
         service.broker.expire(now);
         service.answers.expire(now);
         service.access.limits().sweep(now);
+        let sources = service.sources();
+        sources.note();
+        service.monitor.publish(&sources, now).await;
     }
 }
 
@@ -194,7 +220,14 @@ async fn drain(service: &Arc<Service>, grace: Duration) -> bool {
     service.stopping.send_replace(true);
     let shards = service.clone();
     // It blocks, and outlives this future where a second signal cuts it short.
-    let ended = tokio::task::spawn_blocking(move || shards.broker.drain(grace)).await.is_ok();
+    let ended = tokio::task::spawn_blocking(move || {
+        shards.broker.drain(grace);
+        if let Some(monitor) = shards.monitor.started() {
+            // Until now it told how the stopping goes.
+            monitor.drain(Duration::ZERO);
+        }
+    });
+    let ended = ended.await.is_ok();
     let answered = async {
         while service.counts.exchanges.load(Ordering::Relaxed) > 0 {
             sleep(Duration::from_millis(5)).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::event::Draft;
-use crate::fanout::{Arrival, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Totals};
+use crate::fanout::{Arrival, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
 use crate::log::{Filter, Held, Listening, Log, LogConfig, TopicFigures};
@@ -240,6 +240,17 @@ impl Broker {
         self.fanout.kick(kick).await
     }
 
+    /// How many streams are in which state.
+    pub async fn survey(&self) -> Survey {
+        self.fanout.survey().await
+    }
+
+    /// How far behind a cursor is: in events, of all topics, and since when the first of them has waited.
+    pub fn lag(&self, cursor: u64, now: Now) -> (u64, Duration) {
+        let waited = self.log.accepted_after(cursor).map_or(Duration::ZERO, |accepted| now.since(accepted));
+        (self.log.head().saturating_sub(cursor), waited)
+    }
+
     /// Wakes shards that were given streams.
     pub fn wake(&self, shards: impl IntoIterator<Item = usize>) {
         for shard in shards {
@@ -252,9 +263,19 @@ impl Broker {
         self.log.id(seq)
     }
 
-    /// The topics with the most listeners, at most so many.
-    pub fn topics(&self, most: usize) -> Vec<TopicFigures> {
-        self.log.topics(most)
+    /// The busiest topics, at most so many; see [`Log::busiest`].
+    pub fn busiest(&self, most: usize, now: Now) -> Vec<TopicFigures> {
+        self.log.busiest(most, now)
+    }
+
+    /// One topic, if anything is known of it.
+    pub fn topic(&self, name: &str, now: Now) -> Option<TopicFigures> {
+        self.log.topic(name, now)
+    }
+
+    /// The topics that are watched ([`LogConfig::watched`]).
+    pub fn watched(&self, now: Now) -> impl Iterator<Item = TopicFigures> {
+        self.log.watched(now)
     }
 
     /// Streams connected now.

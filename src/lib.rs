@@ -39,7 +39,8 @@
 //! | `fanout/shard/live.rs`, `replay.rs` | How is it written, to those who keep up and to those who do not? |
 //! | `fanout/shard/timers.rs`, `wheel.rs`, `ending.rs` | What happens when nothing happens, and how does a stream end? |
 //! | `server/carried.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
-//! | `http/admin.rs`, `fanout/session.rs`, `http/stats.rs` | Who listens, and how is it told? |
+//! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
+//! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
 //!
 //! # Glossary
 //!
@@ -60,7 +61,7 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, client, clock. Nothing below `http` knows HTTP.
+//! pattern, event, frame, id, process, histogram, client, clock. Nothing below `http` knows HTTP.
 
 #[cfg(feature = "server")]
 pub mod app;
@@ -80,6 +81,8 @@ pub mod fanout;
 #[cfg(feature = "server")]
 pub mod frame;
 #[cfg(feature = "server")]
+pub mod histogram;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod id;
@@ -89,5 +92,7 @@ pub mod limit;
 pub mod log;
 #[cfg(feature = "server")]
 pub mod pattern;
+#[cfg(feature = "server")]
+pub mod process;
 #[cfg(feature = "server")]
 pub mod server;

@@ -5,9 +5,24 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top to the bottom, as `src/lib.rs` says too.
-const ORDER: [&str; 15] = [
-    "app", "config", "server", "http", "auth", "limit", "broker", "fanout", "log", "pattern", "event", "frame", "id",
-    "client", "clock",
+const ORDER: [&str; 17] = [
+    "app",
+    "config",
+    "server",
+    "http",
+    "auth",
+    "limit",
+    "broker",
+    "fanout",
+    "log",
+    "pattern",
+    "event",
+    "frame",
+    "id",
+    "process",
+    "histogram",
+    "client",
+    "clock",
 ];
 
 /// Every source file with its module's name (`main` and `lib` are above all).

@@ -230,7 +230,7 @@ fn pull_model(pulling: Pulling, has_room: bool) {
         loop {
             if room.load(SeqCst) {
                 let early = (pulling == Pulling::LogFirst).then(|| head.load(SeqCst));
-                pull.answer(&waker);
+                pull.answer(&waker, 0);
                 if early.unwrap_or_else(|| head.load(SeqCst)) == EVENTS {
                     break;
                 }

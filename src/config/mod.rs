@@ -5,6 +5,7 @@ mod settings;
 mod tokens;
 mod values;
 
+use std::collections::BTreeSet;
 use std::env::VarError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use crate::server::tls::TlsConfig;
 use crate::server::{ServerConfig, SocketConfig, dual_stack};
 
 use settings::{Flags, Nivo, Settings};
-use values::{Address, List, RATE_MAX, at_most, bytes, count, rate, span, span_or_none};
+use values::{Address, List, RATE_MAX, TopicName, at_most, bytes, count, rate, span, span_or_none};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -79,6 +80,8 @@ pub struct Config {
     pub socket: SocketConfig,
     /// How tokens are treated.
     pub tokens: TokenConfig,
+    /// Whether there is `/metrics`.
+    pub metrics: bool,
 }
 
 /// Why there is no configuration.
@@ -151,6 +154,7 @@ impl Config {
                 max_age: span("history-age", settings.history_age, log.max_age)?,
                 topic_events: count("topic-events", settings.topic_events, log.topic_events, 0, usize::MAX)?,
                 live_events: count("live-events", settings.live_events, log.live_events, 1, 1 << 20)?,
+                watched: watched(settings.metrics_topics)?,
             },
             fanout: FanoutConfig {
                 shards,
@@ -199,7 +203,22 @@ impl Config {
                 peer_timeout: peer_timeout.min(Duration::from_millis(i32::MAX as u64)),
             },
             tokens,
+            metrics: settings.metrics.unwrap_or(true),
         })
+    }
+}
+
+/// The topics that are watched, each once.
+fn watched(topics: Option<List<TopicName>>) -> Result<Box<[Box<str>]>, String> {
+    const MAX: usize = 100;
+    let topics = topics.map_or_else(Vec::new, |List(topics)| topics).into_iter().map(|TopicName(name)| name);
+    let topics: BTreeSet<_> = topics.collect();
+    if topics.contains("other") {
+        return Err("--metrics-topics names \"other\", which stands for all that it does not name".to_owned());
+    }
+    match topics.len() {
+        0..=MAX => Ok(topics.into_iter().collect()),
+        n => Err(format!("--metrics-topics names {n} topics; expected at most {MAX}")),
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser};
 use serde::Deserialize;
 
 use super::LogFormat;
-use super::values::{Address, Bytes, List, Moment, Span, port, whole_number};
+use super::values::{Address, Bytes, List, Moment, Span, TopicName, port, whole_number};
 use crate::auth::token::{Mode, Secret};
 use crate::frame::HeartbeatStyle;
 use crate::http::client::{Network, ProxyHeader};
@@ -77,6 +77,12 @@ settings! {
     /// Threads that read requests [default: one a core, at most 4].
     #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N", value_parser = whole_number)]
     http_threads: usize,
+    /// Topics that have figures of their own in /metrics, at most 100, separated by commas; the rest is `other`.
+    #[arg(long, env = "FANFARE_METRICS_TOPICS", value_name = "TOPICS")]
+    metrics_topics: List<TopicName>,
+    /// Serve /metrics [default: true].
+    #[arg(long, env = "FANFARE_METRICS", value_name = "BOOL")]
+    metrics: bool,
     /// Streams at most; one more gets 503 [default: what the limit on open files leaves].
     #[arg(long, env = "FANFARE_MAX_STREAMS", value_name = "N", value_parser = whole_number)]
     max_streams: usize,

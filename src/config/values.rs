@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer};
 
 use crate::clock::Now;
+use crate::event::{Invalid, check_topic};
 use crate::limit::Rate;
 
 /// A span of time, written as `30s`, `500ms`, `10m` or `1h 30m`.
@@ -97,6 +98,19 @@ impl<T: FromStr<Err: fmt::Display>> List<T> {
             false => part.parse().map_err(|error: T::Err| error.to_string()),
         };
         parts.map(read).collect::<Result<_, _>>().map(List)
+    }
+}
+
+/// A topic's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TopicName(pub(super) Box<str>);
+
+impl FromStr for TopicName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<TopicName, Invalid> {
+        check_topic(text)?;
+        Ok(TopicName(text.into()))
     }
 }
 

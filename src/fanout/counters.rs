@@ -1,8 +1,11 @@
-//! What the shards count. Each counter has one writer, its shard, so counting is a load and a store.
+//! What the shards count. Each counter has one writer, its shard, so counting is a load and a store. How long things
+//! took is observed once a turn.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::CloseReason;
+use crate::histogram::{Histogram, Observed};
 
 /// Declares the counters once, and with them their sum.
 macro_rules! counters {
@@ -12,6 +15,10 @@ macro_rules! counters {
         pub(super) struct Counters {
             $(pub(super) $name: AtomicU64,)*
             closed: [AtomicU64; CloseReason::ALL.len()],
+            /// For each write to a live stream, how long the oldest event in it had waited since it was accepted.
+            pub(super) waited: Histogram,
+            /// How long the shard's turns took, from waking to all written that was written in them.
+            pub(super) turns: Histogram,
         }
 
         /// All shards' counters, added up at one moment.
@@ -20,6 +27,15 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Streams that ended, by reason.
             pub closed: std::collections::BTreeMap<&'static str, u64>,
+            /// For each write to a live stream, how long the oldest event in it had waited since it was accepted.
+            #[serde(skip)]
+            pub waited: Observed,
+            /// How long the turns of all shards took.
+            #[serde(skip)]
+            pub turns: Observed,
+            /// How long each shard was busy, in nanoseconds.
+            #[serde(skip)]
+            pub busy_ns: Vec<u64>,
         }
 
         impl Counters {
@@ -28,6 +44,10 @@ macro_rules! counters {
                 for (reason, count) in CloseReason::ALL.iter().zip(&self.closed) {
                     *totals.closed.entry(reason.as_str()).or_default() += count.load(Relaxed);
                 }
+                let turns = self.turns.read();
+                totals.waited.add(&self.waited.read());
+                totals.turns.add(&turns);
+                totals.busy_ns.push(turns.sum_ns);
             }
         }
     };
@@ -66,6 +86,7 @@ pub(super) struct Pulled {
     heartbeats: AtomicU64,
     writes: AtomicU64,
     gaps: AtomicU64,
+    waited: Histogram,
 }
 
 impl Pulled {
@@ -74,6 +95,10 @@ impl Pulled {
             self.delivered.fetch_add(events, Relaxed);
             self.writes.fetch_add(1, Relaxed);
         }
+    }
+
+    pub(super) fn add_wait(&self, waited: Duration) {
+        self.waited.observe(waited, 1);
     }
 
     pub(super) fn add_bytes(&self, bytes: u64) {
@@ -94,6 +119,7 @@ impl Pulled {
         totals.heartbeats += self.heartbeats.load(Relaxed);
         totals.writes += self.writes.load(Relaxed);
         totals.gaps += self.gaps.load(Relaxed);
+        totals.waited.add(&self.waited.read());
     }
 }
 

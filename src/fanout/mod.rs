@@ -26,6 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::Serialize;
+use tokio::sync::oneshot;
+
 use crate::frame::{Framing, HeartbeatStyle};
 use crate::log::{Interest, Listening, Log};
 
@@ -36,7 +39,6 @@ use pull::{Beginning, Pull};
 pub use pull::{Cutoff, Puller};
 pub use session::{Kept, Kick, Listed, Session};
 pub use stream::CloseReason;
-use tokio::sync::oneshot;
 pub use wheel::Wheel;
 
 /// How the shards treat their streams.
@@ -123,8 +125,39 @@ enum Command {
     List(u32, usize, oneshot::Sender<Vec<Listed>>),
     /// End these streams, and tell how many there were.
     Kick(Kick, oneshot::Sender<usize>),
+    /// Tell how the streams are.
+    Survey(oneshot::Sender<Survey>),
     /// End all streams, spread over this time; then stop.
     Drain(Duration),
+}
+
+/// How many streams are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Survey {
+    /// They get what is published as it comes.
+    pub live: usize,
+    /// They read what is kept, as fast as they can.
+    pub replaying: usize,
+    /// They wait for their sockets to take more.
+    pub stalled: usize,
+    /// Others write them: those over TLS and HTTP/2.
+    pub carried: usize,
+    /// Their ends are being sent.
+    pub ending: usize,
+    /// The cursor of the one that is farthest behind, if any is.
+    #[serde(skip)]
+    pub slowest: Option<u64>,
+}
+
+impl Survey {
+    fn add(&mut self, other: Survey) {
+        self.live += other.live;
+        self.replaying += other.replaying;
+        self.stalled += other.stalled;
+        self.carried += other.carried;
+        self.ending += other.ending;
+        self.slowest = self.slowest.into_iter().chain(other.slowest).min();
+    }
 }
 
 impl Link {
@@ -160,6 +193,14 @@ fn run(shard: shard::Shard) {
         Err(_) => tracing::error!("a shard panicked"),
     }
     std::process::abort();
+}
+
+/// What a shard answers; the default from one that has stopped, since it has no streams.
+async fn ask<T: Default>(link: &Link, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+    let (tell, told) = oneshot::channel();
+    link.post(command(tell));
+    link.wake();
+    told.await.unwrap_or_default()
 }
 
 /// The shards, seen from outside.
@@ -240,12 +281,8 @@ impl Fanout {
 
     /// Up to `limit` of a shard's streams that have a session, from the number `from` on.
     pub async fn list(&self, shard: usize, from: u32, limit: usize) -> Vec<Listed> {
-        let (tell, told) = oneshot::channel();
         let Some(link) = self.links.get(shard) else { return Vec::new() };
-        link.post(Command::List(from, limit, tell));
-        link.wake();
-        // A shard that has stopped has no streams.
-        told.await.unwrap_or_default()
+        ask(link, |tell| Command::List(from, limit, tell)).await
     }
 
     /// How many shards there are.
@@ -253,14 +290,20 @@ impl Fanout {
         self.links.len()
     }
 
+    /// How many streams are in which state. Every shard looks at all it has, between two slices of its work.
+    pub async fn survey(&self) -> Survey {
+        let mut all = Survey::default();
+        for link in &self.links {
+            all.add(ask(link, Command::Survey).await);
+        }
+        all
+    }
+
     /// Ends streams; gives how many.
     pub async fn kick(&self, kick: &Kick) -> usize {
         let mut kicked = 0;
         for link in &self.links {
-            let (tell, told) = oneshot::channel();
-            link.post(Command::Kick(kick.clone(), tell));
-            link.wake();
-            kicked += told.await.unwrap_or_default();
+            kicked += ask(link, |tell| Command::Kick(kick.clone(), tell)).await;
         }
         kicked
     }

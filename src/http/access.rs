@@ -219,6 +219,17 @@ impl Access {
         }
     }
 
+    /// Whether this may see what the broker is used for: operators, or everybody where there can be none.
+    ///
+    /// # Errors
+    /// As [`Access::check_admin`], where there can be some.
+    pub fn check_insight(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        match self.keys.has_admin() {
+            true => self.check_admin(headers),
+            false => Ok(()),
+        }
+    }
+
     /// What the headers show: a key in `X-API-Key`, else what `Authorization: Bearer` has. Other schemes are for others.
     fn shown<'a>(&self, headers: &'a HeaderMap) -> Result<Option<Shown<'a>>, Denied> {
         if let Some(key) = only(headers, &X_API_KEY)? {

@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 
 use super::query;
 use super::reply::{Problem, Reply, json_reply};
+use super::stats::Topic;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::fanout::{Kick, Listed, Session};
-use crate::log::TopicFigures;
 
 /// Streams or topics in one answer.
 const PAGE_MAX: usize = 1000;
@@ -49,7 +49,7 @@ struct Kicked {
 #[derive(Serialize)]
 struct Topics {
     success: bool,
-    topics: Vec<TopicFigures>,
+    topics: Vec<Topic>,
 }
 
 fn moment<S: Serializer>(moment: &Now, serializer: S) -> Result<S::Ok, S::Error> {
@@ -105,7 +105,7 @@ pub async fn kick(broker: &Broker, query: &str) -> Result<Reply, Problem> {
     Ok(json_reply(StatusCode::OK, &Kicked { success: true, kicked: broker.kick(kick).await }))
 }
 
-/// `GET /api/v1/admin/topics`: the topics with the most listeners.
+/// `GET /api/v1/admin/topics`: the busiest topics.
 ///
 /// # Errors
 /// Where a parameter cannot be read.
@@ -116,7 +116,8 @@ pub fn topics(broker: &Broker, query: &str) -> Result<Reply, Problem> {
             limit = page(&parameter.value()?)?;
         }
     }
-    Ok(json_reply(StatusCode::OK, &Topics { success: true, topics: broker.topics(limit) }))
+    let topics = broker.busiest(limit, Now::read()).into_iter().map(|topic| Topic::of(topic, broker)).collect();
+    Ok(json_reply(StatusCode::OK, &Topics { success: true, topics }))
 }
 
 fn page(text: &str) -> Result<usize, Problem> {

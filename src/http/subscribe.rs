@@ -280,6 +280,8 @@ pub fn subscribe(
 pub struct Opening {
     /// What the broker keeps of it.
     pub admitted: Admitted,
+    /// Whether it is a stream of stats, which is another broker's.
+    pub is_of_stats: bool,
     request_id: String,
     cors: Vec<Field>,
 }
@@ -291,7 +293,7 @@ const FIELDS: [(&str, &str); 3] =
 impl Opening {
     /// The stream's opening; the fields that all answers have are still to be set.
     pub fn new(admitted: Admitted) -> Opening {
-        Opening { admitted, request_id: String::new(), cors: Vec::new() }
+        Opening { admitted, is_of_stats: false, request_id: String::new(), cors: Vec::new() }
     }
 
     /// Sets the fields that all answers have.

@@ -1,6 +1,5 @@
 //! The topic index: name → topic, and who listens to topics by how their names begin.
 
-use std::cmp::Reverse;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -62,16 +61,13 @@ impl Index {
         self.topics.len()
     }
 
-    /// The topics with the most listeners, at most so many, the busiest first.
-    pub(super) fn busiest(&self, most: usize) -> Vec<Arc<Topic>> {
-        let mut topics: Vec<_> = self
-            .topics
-            .iter()
-            .map(|topic| (Reverse(topic.listeners.now_and_ever().0), topic.clone()))
-            .filter(|(listeners, _)| listeners.0 > 0)
-            .collect();
-        topics.sort_unstable_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name().cmp(other.name())));
-        topics.into_iter().take(most).map(|(_, topic)| topic).collect()
+    /// All topics, in no order. While one is looked at, a part of the index waits.
+    pub(super) fn topics(&self) -> impl Iterator<Item = Arc<Topic>> {
+        self.topics.iter().map(|topic| topic.clone())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.get(name).map(|topic| topic.clone())
     }
 
     /// The shards with listeners for this topic's events, as [`Listeners::shards`].

@@ -29,8 +29,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::clock::Now;
 use crate::event::{Draft, Owners};
 use crate::frame::Frame;
@@ -41,7 +39,7 @@ pub use index::Group;
 use index::Index;
 pub use interest::{Filter, Interest, Listening, Scope, Viewer};
 use order::Order;
-pub use topic::Topic;
+pub use topic::{RATE_WINDOW, Topic};
 
 /// What the log keeps.
 #[derive(Debug, Clone)]
@@ -56,6 +54,8 @@ pub struct LogConfig {
     pub topic_events: usize,
     /// The newest events of all, kept past their topic's bound.
     pub live_events: usize,
+    /// Topics that stay in the index, and so keep counting, whether they are in use or not.
+    pub watched: Box<[Box<str>]>,
 }
 
 impl Default for LogConfig {
@@ -66,6 +66,7 @@ impl Default for LogConfig {
             max_age: Duration::from_secs(3600),
             topic_events: 10_000,
             live_events: 1_024,
+            watched: Box::default(),
         }
     }
 }
@@ -78,8 +79,8 @@ const LOOK_MAX: usize = 1024;
 pub struct Event {
     /// Its place in the order, counting from 1.
     pub seq: u64,
-    /// When it was accepted, in milliseconds since 1970; never less than its predecessor's.
-    pub accepted_ms: u64,
+    /// When it was accepted; never before its predecessor.
+    pub accepted: Now,
     /// Where it went.
     pub topic: Arc<Topic>,
     /// Whose it is.
@@ -127,21 +128,36 @@ pub struct Held {
     pub oldest: u64,
     /// The newest sequence number given, 0 before the first.
     pub newest: u64,
+    /// The bytes of all events' frames since the start.
+    pub published_bytes: u64,
 }
 
-/// Figures of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Figures of a topic. What is counted is counted since the topic is in the index: one that nobody listens to and of
+/// which nothing is kept leaves it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct TopicFigures {
     /// Its name.
-    pub topic: Box<str>,
+    pub topic: Arc<str>,
     /// Streams that ask for it by its name.
     pub listeners: u64,
-    /// How many have come since it is in the index.
+    /// How many have come.
     pub joined: u64,
     /// How many of them have left.
     pub left: u64,
+    /// Events accepted.
+    pub events_published: u64,
+    /// The bytes of their frames.
+    pub bytes_published: u64,
+    /// Events a second, over the last [`RATE_WINDOW`].
+    pub rate: f64,
     /// Events kept of it.
     pub events: usize,
+    /// The oldest of them, 0 where there is none.
+    pub oldest: u64,
+    /// The newest of them, 0 where there is none.
+    pub newest: u64,
+    /// When the last one was accepted.
+    pub last_published: Option<Now>,
     /// The newest of its events that is no longer kept, 0 where there is none.
     pub lost: u64,
 }
@@ -150,6 +166,8 @@ pub struct TopicFigures {
 #[derive(Debug)]
 pub struct Log {
     epoch: Epoch,
+    /// [`LogConfig::watched`].
+    watched: Box<[Arc<Topic>]>,
     order: Mutex<Order>,
     index: Index,
     /// The newest sequence number, readable without the lock: what a shard looks at before it goes to sleep.
@@ -159,7 +177,10 @@ pub struct Log {
 impl Log {
     /// An empty log for `shards` shards' listeners.
     pub fn new(config: LogConfig, shards: usize, epoch: Epoch) -> Log {
-        Log { epoch, order: Mutex::new(Order::new(config)), index: Index::new(shards), head: AtomicU64::new(0) }
+        let index = Index::new(shards);
+        // Claimed for good: that is what keeps them there.
+        let watched = config.watched.iter().map(|name| index.claim(name)).collect();
+        Log { epoch, watched, order: Mutex::new(Order::new(config)), index, head: AtomicU64::new(0) }
     }
 
     /// The name of this history.
@@ -402,9 +423,35 @@ impl Log {
         (cursor, lost)
     }
 
-    /// The topics with the most listeners, at most so many.
-    pub fn topics(&self, most: usize) -> Vec<TopicFigures> {
-        self.index.busiest(most).iter().map(|topic| topic.figures()).collect()
+    /// The topics with the most going on, at most so many, the busiest first: by events a second, then by listeners,
+    /// then by name. Looks at all there are.
+    pub fn busiest(&self, most: usize, now: Now) -> Vec<TopicFigures> {
+        let mut figures: Vec<_> = self.index.topics().map(|topic| topic.figures(now)).collect();
+        let order = |one: &TopicFigures, other: &TopicFigures| {
+            let by_traffic = other.rate.total_cmp(&one.rate).then(other.listeners.cmp(&one.listeners));
+            by_traffic.then_with(|| one.topic.cmp(&other.topic))
+        };
+        if let Some(last) = most.checked_sub(1).filter(|&last| last < figures.len()) {
+            figures.select_nth_unstable_by(last, order);
+        }
+        figures.truncate(most);
+        figures.sort_unstable_by(order);
+        figures
+    }
+
+    /// Figures of one topic, if it is in the index.
+    pub fn topic(&self, name: &str, now: Now) -> Option<TopicFigures> {
+        self.index.get(name).map(|topic| topic.figures(now))
+    }
+
+    /// Figures of the topics that are watched.
+    pub fn watched(&self, now: Now) -> impl Iterator<Item = TopicFigures> {
+        self.watched.iter().map(move |topic| topic.figures(now))
+    }
+
+    /// When the first kept event after `cursor` was accepted.
+    pub fn accepted_after(&self, cursor: u64) -> Option<Now> {
+        self.order().after(cursor).next().map(|event| event.accepted)
     }
 
     /// Figures of what is kept.
@@ -417,6 +464,7 @@ impl Log {
             topics,
             oldest: order.oldest().map_or(0, |event| event.seq),
             newest: order.newest(),
+            published_bytes: order.published_bytes(),
         }
     }
 

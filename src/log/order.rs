@@ -10,7 +10,7 @@ use super::topic::{History, Topic};
 use super::{Event, LogConfig, lock};
 use crate::clock::Now;
 use crate::event::Owners;
-use crate::frame::Unsealed;
+use crate::frame::{Framing, Unsealed};
 use crate::id::Epoch;
 use crate::pattern;
 
@@ -33,7 +33,10 @@ pub(super) struct Order {
     detached: BTreeSet<u64>,
     emptied: Vec<Arc<Topic>>,
     newest: u64,
-    newest_ms: u64,
+    /// When it was accepted.
+    newest_at: Now,
+    /// The bytes of all events' frames, also of those that left.
+    published_bytes: u64,
     /// The newest event that left, and when that had been accepted.
     lost: u64,
     lost_ms: u64,
@@ -59,7 +62,8 @@ impl Order {
             detached: BTreeSet::new(),
             emptied: Vec::new(),
             newest: 0,
-            newest_ms: 0,
+            newest_at: Now::from_unix_ms(0),
+            published_bytes: 0,
             lost: 0,
             lost_ms: 0,
             lost_by_prefix: Losses::new(),
@@ -70,17 +74,18 @@ impl Order {
     pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, owners: Owners, epoch: &Epoch, now: Now) {
         self.newest += 1;
         // A clock set back must not break the search by time.
-        self.newest_ms = self.newest_ms.max(now.unix_ms());
+        self.newest_at = self.newest_at.max(now);
         let event = Arc::new(Event {
             seq: self.newest,
-            accepted_ms: self.newest_ms,
+            accepted: self.newest_at,
             topic: topic.clone(),
             owners,
             frame: frame.seal(epoch, self.newest),
         });
         self.events += 1;
         self.bytes += event.weight();
-        let (seq, accepted_ms) = (event.seq, event.accepted_ms);
+        self.published_bytes += event.frame.bytes(Framing::Plain).len() as u64;
+        let (seq, accepted_ms) = (event.seq, event.accepted.unix_ms());
         self.places.push_back(Place { seq, accepted_ms, event: Some(event.clone()) });
 
         let mut history = lock(topic.history());
@@ -98,7 +103,7 @@ impl Order {
         let max_age_ms = u64::try_from(self.config.max_age.as_millis()).unwrap_or(u64::MAX);
         let expired_ms = now.unix_ms().saturating_sub(max_age_ms);
         loop {
-            let oldest = self.oldest().filter(|event| event.accepted_ms < expired_ms).cloned();
+            let oldest = self.oldest().filter(|event| event.accepted.unix_ms() < expired_ms).cloned();
             let Some(oldest) = oldest else { break };
             self.evict(&oldest.topic, oldest.seq);
         }
@@ -159,10 +164,10 @@ impl Order {
             self.emptied.push(event.topic.clone());
         }
         if seq > self.lost {
-            (self.lost, self.lost_ms) = (seq, event.accepted_ms);
+            (self.lost, self.lost_ms) = (seq, event.accepted.unix_ms());
         }
         for prefix in pattern::prefixes(event.topic.name()) {
-            self.lost_by_prefix.note(prefix, [seq, event.accepted_ms]);
+            self.lost_by_prefix.note(prefix, [seq, event.accepted.unix_ms()]);
         }
         while self.places.front().is_some_and(|place| place.event.is_none()) {
             self.places.pop_front();
@@ -253,6 +258,10 @@ impl Order {
     /// The newest lost event of topics whose names begin so, and when that had been accepted.
     pub(super) fn lost_of(&self, prefix: &str) -> [u64; 2] {
         self.lost_by_prefix.lost(prefix)
+    }
+
+    pub(super) fn published_bytes(&self) -> u64 {
+        self.published_bytes
     }
 
     pub(super) fn len(&self) -> usize {

@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::{Event, TopicFigures, lock};
+use crate::clock::Now;
+use crate::frame::Framing;
 
 /// How many listen, shard by shard.
 #[derive(Debug)]
@@ -85,14 +88,21 @@ impl Topic {
         self.claims.fetch_add(1, SeqCst);
     }
 
-    pub(super) fn figures(&self) -> TopicFigures {
+    pub(super) fn figures(&self, now: Now) -> TopicFigures {
         let (listeners, joined) = self.listeners.now_and_ever();
+        let history = lock(&self.history);
         TopicFigures {
-            topic: self.name().into(),
+            topic: self.name.clone(),
             listeners,
             joined,
             left: joined.saturating_sub(listeners),
-            events: lock(&self.history).len(),
+            events_published: history.published,
+            bytes_published: history.published_bytes,
+            rate: history.pace.rate(now),
+            events: history.len(),
+            oldest: history.events.front().map_or(0, |event| event.seq),
+            newest: history.events.back().map_or(0, |event| event.seq),
+            last_published: (history.published > 0).then_some(history.last),
             lost: self.lost(),
         }
     }
@@ -113,7 +123,7 @@ impl Topic {
     /// An event left the order. True if it was the last one.
     pub(super) fn note_lost(&self, event: &Event) -> bool {
         self.lost.fetch_max(event.seq, SeqCst);
-        self.lost_ms.fetch_max(event.accepted_ms, SeqCst);
+        self.lost_ms.fetch_max(event.accepted.unix_ms(), SeqCst);
         self.claims.fetch_sub(1, SeqCst) == 1
     }
 
@@ -151,16 +161,75 @@ impl Topic {
     }
 }
 
-/// A topic's kept events, oldest first.
-#[derive(Debug, Default)]
+/// The time over which a topic's rate is taken.
+pub const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// Counts by windows of time, so that a rate of the last window's length can be told from two numbers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// Which window it is, counting from 1970.
+    window: u64,
+    count: u64,
+    /// The count of the window before.
+    before: u64,
+}
+
+impl Pace {
+    fn count(&mut self, now: Now) {
+        *self = self.at(now);
+        self.count += 1;
+    }
+
+    /// Events a second: those of this window, and of the one before as much as lies within a window's length.
+    fn rate(&self, now: Now) -> f64 {
+        let Pace { window, count, before } = self.at(now);
+        let length = RATE_WINDOW.as_secs_f64();
+        let into = (now.unix_ns() as f64 / 1e9 - window as f64 * length).clamp(0.0, length);
+        (before as f64 * (1.0 - into / length) + count as f64) / length
+    }
+
+    fn at(self, now: Now) -> Pace {
+        let window = now.unix_s() / RATE_WINDOW.as_secs();
+        match window.saturating_sub(self.window) {
+            // A clock set back stays in the window it was in.
+            0 => self,
+            1 => Pace { window, count: 0, before: self.count },
+            _ => Pace { window, count: 0, before: 0 },
+        }
+    }
+}
+
+/// A topic's kept events, oldest first, and the count of all there were.
+#[derive(Debug)]
 pub(super) struct History {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
+    published: u64,
+    published_bytes: u64,
+    last: Now,
+    pace: Pace,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History {
+            events: VecDeque::new(),
+            bytes: 0,
+            published: 0,
+            published_bytes: 0,
+            last: Now::from_unix_ms(0),
+            pace: Pace::default(),
+        }
+    }
 }
 
 impl History {
     pub(super) fn push(&mut self, event: Arc<Event>) {
         self.bytes += event.weight();
+        self.published += 1;
+        self.published_bytes += event.frame.bytes(Framing::Plain).len() as u64;
+        self.last = event.accepted;
+        self.pace.count(event.accepted);
         self.events.push_back(event);
     }
 
@@ -184,5 +253,29 @@ impl History {
 
     pub(super) fn clear(&mut self) {
         *self = History::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_ten_seconds() {
+        let at = |s: f64| Now::from_unix_ms(1_800_000_000_000 + (s * 1000.0) as u64);
+        let mut pace = Pace::default();
+        assert_eq!(pace.rate(at(0.0)), 0.0);
+        // Ten a second, for thirty seconds.
+        for tenth in 0..300 {
+            pace.count(at(f64::from(tenth) / 10.0));
+        }
+        for s in [30.0, 33.0, 37.5, 39.9] {
+            let gone = (s - 30.0) / 10.0;
+            let rate = pace.rate(at(s));
+            assert!((rate - 10.0 * (1.0 - gone)).abs() < 0.2, "{s}: {rate}");
+        }
+        assert_eq!(pace.rate(at(50.0)), 0.0);
+        // A clock that was set back neither panics nor makes anything negative.
+        assert!(pace.rate(at(0.0)) >= 0.0);
     }
 }

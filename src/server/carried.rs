@@ -266,11 +266,10 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
             Ok(match settled {
                 Ok(opening) => {
                     busy.0.streamed.store(true, Relaxed);
-                    let (mut parts, admitted) = opening.into_response();
+                    let (mut parts, puller) = service.pull(*opening);
                     if version == Version::HTTP_11 {
                         parts.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
                     }
-                    let puller = service.broker.pull(admitted);
                     // Another stream's place is never taken: a task writes one.
                     let _ = STREAM.try_with(|stream| stream.set(puller.cutoff()));
                     Response::from_parts(parts, Payload::Stream(puller, busy))

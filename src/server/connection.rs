@@ -89,10 +89,7 @@ pub(super) async fn serve(
             // Bytes behind the request are dropped with hyper's buffer: a stream answers nothing else.
             let socket = connection.into_parts().io.socket;
             match socket.into_std() {
-                Ok(socket) => {
-                    let head = opening.head();
-                    return service.broker.open(opening.admitted, socket, head);
-                }
+                Ok(socket) => return service.hand_over(*opening, socket),
                 Err(error) => tracing::error!(%error, "cannot take a socket over"),
             }
         }

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub use socket::{SocketConfig, bind, dual_stack};
 use tls::Tls;
 
 use crate::clock::Now;
-use crate::http::stats::Problems;
+use crate::http::counts::Counts;
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
@@ -49,21 +49,6 @@ pub struct ServerConfig {
     pub max_concurrent_streams: u32,
     /// How often an HTTP/2 peer is asked whether it is there, and how long it may take to answer.
     pub ping_interval: Duration,
-}
-
-/// What the accepting side counts.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Times that accepting failed for want of file descriptors or memory.
-    pub exhausted: AtomicU64,
-    /// Requests being answered at this moment.
-    pub exchanges: AtomicUsize,
-    /// Connections closed because a request's head did not arrive in time.
-    pub slow_heads: AtomicU64,
-    /// Requests refused.
-    pub problems: Problems,
 }
 
 /// Connections accepted in a row before other tasks of this thread have a turn.

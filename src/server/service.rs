@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -12,23 +13,28 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
 use tokio::sync::watch;
 
-use super::Counts;
+use super::tls::Tls;
 use crate::auth::{Denied, Listener};
-use crate::broker::Broker;
+use crate::broker::{Broker, Refused};
 use crate::clock::Now;
+use crate::fanout::Puller;
 use crate::frame::Framing;
 use crate::http::access::Access;
 use crate::http::admin;
 use crate::http::cors::{Cors, Field};
+use crate::http::counts::Counts;
 use crate::http::idempotency::Answers;
+use crate::http::metrics::metrics;
 use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Problem, Reply, tell_allowance};
-use crate::http::stats;
+use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
 
 const EVENTS: &str = "/api/v1/events";
 const BROADCAST: &str = "/api/v1/events/broadcast";
 const STATS: &str = "/api/v1/events/stats";
+const STATS_STREAM: &str = "/api/v1/events/stats/stream";
+const METRICS: &str = "/metrics";
 const ADMIN_STREAMS: &str = "/api/v1/admin/streams";
 const ADMIN_TOPICS: &str = "/api/v1/admin/topics";
 
@@ -51,6 +57,14 @@ pub struct Service {
     pub answers: Answers,
     /// What is counted here.
     pub counts: Counts,
+    /// What was counted a little earlier.
+    pub recent: Recent,
+    /// The stats as a stream.
+    pub monitor: Monitor,
+    /// What TLS is spoken with, where it is.
+    pub tls: Option<Arc<Tls>>,
+    /// Whether there is `/metrics`.
+    pub metrics: bool,
     /// Numbers the requests that bring no id of their own.
     pub request_ids: AtomicU64,
     /// Tells the connections that stay with hyper that the broker stops; each of them holds a receiver.
@@ -97,41 +111,65 @@ impl Service {
         match request.uri().path() {
             EVENTS if get => self.stream(request, peer, request_id),
             BROADCAST if request.method() == Method::POST => self.publish(request, peer),
-            STATS if get => answer(self.stats()),
+            STATS if get => Ok(self.stats(request)),
+            STATS_STREAM if get => self.stats_stream(request, peer, request_id),
+            METRICS if get && self.metrics => Ok(self.scrape()),
             "/health" | "/api/health" if get => answer(stats::health()),
             "/ready" if get => answer(stats::ready(&self.broker)),
             ADMIN_STREAMS | ADMIN_TOPICS if get || request.method() == Method::DELETE => self.admin(request),
             path if request.method() == Method::OPTIONS => {
-                answer(self.cors.options(request.headers(), methods(path)?)?)
+                answer(self.cors.options(request.headers(), self.methods(path)?)?)
             }
-            path => Err(Problem::Method(methods(path)?)),
+            path => Err(Problem::Method(self.methods(path)?)),
         }
     }
 
-    fn stats(&self) -> Reply {
-        stats::stats(&self.broker, &self.answers, &self.access, &self.counts.problems, Now::read())
+    fn stats(self: &Arc<Self>, request: Request<Incoming>) -> Outcome {
+        self.later(|service| async move {
+            let may_see_topics = service.access.check_insight(request.headers());
+            let query = request.uri().query().unwrap_or_default();
+            stats::stats(&service.sources(), query, may_see_topics, Now::read()).await.map(Outcome::Reply)
+        })
+    }
+
+    fn scrape(self: &Arc<Self>) -> Outcome {
+        self.later(|service| async move {
+            let now = Now::read();
+            let watched = service.broker.watched(now).collect();
+            Ok(Outcome::Reply(metrics(service.sources().figures(now).await, watched)))
+        })
+    }
+
+    /// Where figures come from.
+    pub fn sources(&self) -> Sources<'_> {
+        Sources {
+            broker: &self.broker,
+            answers: &self.answers,
+            limits: self.access.limits(),
+            counts: &self.counts,
+            tls: self.tls.as_ref().map(|tls| tls.figures()),
+            recent: &self.recent,
+        }
     }
 
     fn publish(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer) -> Result<Outcome, Problem> {
         self.cors.check_change(&request)?;
         let client = self.access.client(peer.address, request.headers());
-        Ok(self.later(|service| async move {
+        let begun = Instant::now();
+        Ok(self.later(move |service| async move {
             let (publisher, allowance) = service.access.admit_publisher(request.headers(), client).await?;
             let Service { broker, answers, publish: config, .. } = &*service;
             let mut reply = publish::publish(broker, answers, config, &publisher, request).await?;
             if let Some(allowance) = allowance {
                 tell_allowance(&mut reply, &allowance);
             }
+            service.counts.publishes.observe(begun.elapsed(), 1);
             Ok(Outcome::Reply(reply))
         }))
     }
 
     fn stream(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
-        // Its bytes would be taken for the next request's once the connection is a stream.
-        if !hyper::body::Body::is_end_stream(request.body()) {
-            return Err(Problem::Bad("a request for a stream has no body".to_owned()));
-        }
-        let (head, _) = request.into_parts();
+        let head = bodiless(request)?;
         match self.access.listener(&head, Now::read()) {
             // The keys that tokens are signed with may have changed.
             Err(Denied::UnknownSigner) => {
@@ -147,6 +185,32 @@ impl Service {
     }
 
     fn let_in(&self, head: &Parts, listener: &Listener, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
+        self.open_from(&self.broker, head, listener, peer, request_id)
+    }
+
+    fn stats_stream(&self, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
+        let head = bodiless(request)?;
+        self.access.check_insight(&head.headers)?;
+        let broker = self.monitor.broker().map_err(|error| {
+            tracing::error!(%error, "cannot start the stream of stats");
+            Problem::Refused(Refused::Full)
+        })?;
+        let mut outcome = self.open_from(broker, &head, &Listener::Anyone, peer, request_id)?;
+        if let Outcome::Stream(opening) = &mut outcome {
+            opening.is_of_stats = true;
+        }
+        Ok(outcome)
+    }
+
+    /// An answer to `HEAD`, else a stream of this broker.
+    fn open_from(
+        &self,
+        broker: &Broker,
+        head: &Parts,
+        listener: &Listener,
+        peer: &Peer,
+        request_id: &str,
+    ) -> Result<Outcome, Problem> {
         if head.method == Method::HEAD {
             return subscribe::probe(&self.subscribe, head, listener).map(Outcome::Reply);
         }
@@ -156,8 +220,27 @@ impl Service {
         };
         let client = self.access.client(peer.address, &head.headers);
         let asker = Asker { listener, client, framing, request_id, listed: self.access.keys().has_admin() };
-        let admitted = subscribe::subscribe(&self.broker, &self.subscribe, self.access.limits(), head, &asker)?;
+        let admitted = subscribe::subscribe(broker, &self.subscribe, self.access.limits(), head, &asker)?;
         Ok(Outcome::Stream(Box::new(Opening::new(admitted))))
+    }
+
+    /// Gives an opened stream its connection, and perhaps the caller a shard to wake, as [`Broker::open`].
+    pub(super) fn hand_over(&self, opening: Opening, socket: std::net::TcpStream) -> Option<usize> {
+        let head = opening.head();
+        match self.monitor.started().filter(|_| opening.is_of_stats) {
+            None => self.broker.open(opening.admitted, socket, head),
+            Some(monitor) => {
+                monitor.wake(monitor.open(opening.admitted, socket, head));
+                None
+            }
+        }
+    }
+
+    /// Opens a stream whose bytes somebody else writes: as hyper has them, its head and its body.
+    pub(super) fn pull(&self, opening: Opening) -> (hyper::http::response::Parts, Puller) {
+        let broker = self.monitor.started().filter(|_| opening.is_of_stats).unwrap_or(&self.broker);
+        let (parts, admitted) = opening.into_response();
+        (parts, broker.pull(admitted))
     }
 
     fn admin(self: &Arc<Self>, request: Request<Incoming>) -> Result<Outcome, Problem> {
@@ -170,7 +253,7 @@ impl Service {
             let reply = match (request.uri().path(), request.method()) {
                 (ADMIN_STREAMS, &Method::DELETE) => admin::kick(broker, query).await?,
                 (ADMIN_STREAMS, _) => admin::streams(broker, query).await?,
-                (path, &Method::DELETE) => return Err(Problem::Method(methods(path)?)),
+                (path, &Method::DELETE) => return Err(Problem::Method(service.methods(path)?)),
                 _ => admin::topics(broker, query)?,
             };
             Ok(Outcome::Reply(reply))
@@ -191,6 +274,19 @@ impl Service {
         Outcome::Reply(problem.reply())
     }
 
+    /// The methods of a path, as `Allow` has them.
+    fn methods(&self, path: &str) -> Result<&'static str, Problem> {
+        match path {
+            BROADCAST => Ok("POST, OPTIONS"),
+            ADMIN_STREAMS => Ok("GET, HEAD, DELETE, OPTIONS"),
+            METRICS if !self.metrics => Err(Problem::NotFound),
+            ADMIN_TOPICS | EVENTS | STATS | STATS_STREAM | METRICS | "/health" | "/api/health" | "/ready" => {
+                Ok("GET, HEAD, OPTIONS")
+            }
+            _ => Err(Problem::NotFound),
+        }
+    }
+
     /// The request's own id where it brings a usable one, else a new one.
     fn request_id(&self, headers: &HeaderMap) -> String {
         let given = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
@@ -201,13 +297,12 @@ impl Service {
     }
 }
 
-/// The methods of a path, as `Allow` has them.
-fn methods(path: &str) -> Result<&'static str, Problem> {
-    match path {
-        BROADCAST => Ok("POST, OPTIONS"),
-        ADMIN_STREAMS => Ok("GET, HEAD, DELETE, OPTIONS"),
-        ADMIN_TOPICS | EVENTS | STATS | "/health" | "/api/health" | "/ready" => Ok("GET, HEAD, OPTIONS"),
-        _ => Err(Problem::NotFound),
+/// The head of a request for a stream. A body's bytes would be taken for the next request's once the connection is a
+/// stream.
+fn bodiless(request: Request<Incoming>) -> Result<Parts, Problem> {
+    match hyper::body::Body::is_end_stream(request.body()) {
+        true => Ok(request.into_parts().0),
+        false => Err(Problem::Bad("a request for a stream has no body".to_owned())),
     }
 }
 

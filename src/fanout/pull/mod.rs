@@ -39,6 +39,8 @@ pub struct Puller {
     told: u64,
     left: u32,
     ended: Option<CloseReason>,
+    /// What it gets after this is new, and not from the history.
+    live_from: u64,
 }
 
 /// Tells a stream's carrier that the stream was given up: it stalled, or did not take its end in time. Its puller is to
@@ -71,7 +73,8 @@ impl Puller {
         let Beginning { interest, first, cursor, told, limit } = beginning;
         let (pull, left) = (Arc::new(Pull::new()), limit.unwrap_or(NO_LIMIT));
         let shared = pull.clone();
-        (Puller { log, link, pull, interest, first, cursor, told, left, ended: None }, shared)
+        let live_from = log.head();
+        (Puller { log, link, pull, interest, first, cursor, told, left, ended: None, live_from }, shared)
     }
 
     /// Whether nothing comes after what was pulled.
@@ -89,7 +92,7 @@ impl Puller {
         if self.ended.is_some() {
             return Poll::Ready(None);
         }
-        let (heartbeat, end) = self.pull.answer(cx.waker());
+        let (heartbeat, end) = self.pull.answer(cx.waker(), self.cursor);
         if !self.first.is_empty() {
             let first = std::mem::take(&mut self.first);
             return self.give(first);
@@ -179,6 +182,9 @@ impl Puller {
             self.ended = self.ended.or((self.left == 0).then_some(CloseReason::LimitReached));
         }
         self.link.pulled.add_delivered(delivered as u64);
+        if let Some(oldest) = events[..delivered].first().filter(|oldest| oldest.seq > self.live_from) {
+            self.link.pulled.add_wait(Now::read().since(oldest.accepted));
+        }
         bytes
     }
 }

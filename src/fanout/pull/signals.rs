@@ -28,6 +28,8 @@ struct Signals {
     waker: Option<Waker>,
     /// The tick of the first call that was not answered yet.
     called: Option<u64>,
+    /// How far it had read when it last answered.
+    cursor: u64,
     heartbeat: Option<Frame>,
     end: Option<End>,
     /// Whether the shard waits for it no more.
@@ -86,6 +88,12 @@ impl Pull {
         self.signals().called
     }
 
+    /// How far it had read when it last answered, if it has not answered since it was called.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        let signals = self.signals();
+        signals.called.map(|_| signals.cursor)
+    }
+
     fn signal(&self, now: u64, again: bool, note: impl FnOnce(&mut Signals)) {
         let mut signals = self.signals();
         note(&mut signals);
@@ -100,10 +108,11 @@ impl Pull {
 
     // ---- the puller's side
 
-    /// Leaves the waker, and takes what was signalled.
-    pub(crate) fn answer(&self, waker: &Waker) -> (Option<Frame>, Option<End>) {
+    /// Leaves the waker, and takes what was signalled. It has had everything up to `cursor`.
+    pub(crate) fn answer(&self, waker: &Waker, cursor: u64) -> (Option<Frame>, Option<End>) {
         let mut signals = self.signals();
         signals.called = None;
+        signals.cursor = cursor;
         signals.leave(waker);
         (signals.heartbeat.take(), signals.end)
     }

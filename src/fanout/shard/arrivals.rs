@@ -12,7 +12,7 @@ use super::super::audience::Key;
 use super::super::counters::bump;
 use super::super::pull::Pull;
 use super::super::stream::{CloseReason, More, NO_LIMIT, Replay, State, Stream};
-use super::super::{Arrival, Command, Kick, Listed, Seat};
+use super::super::{Arrival, Command, Kick, Listed, Seat, Survey};
 use super::{SLICE, Shard};
 use crate::frame::Framing;
 use crate::log::Interest;
@@ -38,6 +38,7 @@ impl Shard {
                 // Who does not wait for the answer any more does not need it.
                 Some(Command::List(from, limit, tell)) => drop(tell.send(self.list(from, limit))),
                 Some(Command::Kick(kick, tell)) => drop(tell.send(self.kick(&kick))),
+                Some(Command::Survey(tell)) => drop(tell.send(self.survey())),
                 Some(Command::Drain(grace)) => self.begin_drain(grace),
                 None => break,
             }
@@ -121,6 +122,46 @@ impl Shard {
             Some(Listed { key, session: stream.session()?.clone() })
         });
         known.take(limit).collect()
+    }
+
+    /// Looks at all streams.
+    fn survey(&self) -> Survey {
+        let mut survey = Survey { slowest: self.behind(), ..Survey::default() };
+        for (_, stream) in &self.streams {
+            let behind = match (&stream.state, stream.pull()) {
+                (State::Ended(_), _) => {
+                    survey.ending += 1;
+                    continue;
+                }
+                (State::Live { .. }, None) => {
+                    survey.live += 1;
+                    continue;
+                }
+                (State::Live { .. }, Some(pull)) => {
+                    survey.carried += 1;
+                    pull.behind()
+                }
+                (State::Replay(replay), _) if replay.blocked => {
+                    survey.stalled += 1;
+                    Some(replay.cursor)
+                }
+                (State::Replay(replay), _) => {
+                    survey.replaying += 1;
+                    Some(replay.cursor)
+                }
+            };
+            survey.slowest = survey.slowest.into_iter().chain(behind).min();
+        }
+        survey
+    }
+
+    /// The cursor of the live stream that is farthest behind, if any is: its audience has waited longest for its turn, or
+    /// the shard itself has not read what its streams want.
+    fn behind(&self) -> Option<u64> {
+        let waiting = self.sweep.as_ref().map(|sweep| sweep.audience).or(self.queue.front().copied());
+        let oldest = waiting.and_then(|id| self.audiences.get(id)?.pending.front()).map(|event| event.seq - 1);
+        let unread = self.link.wanted.load(Ordering::SeqCst) > self.cursor;
+        oldest.or(unread.then_some(self.cursor))
     }
 
     fn kick(&mut self, kick: &Kick) -> usize {

@@ -9,6 +9,7 @@ use super::super::counters::bump;
 use super::super::stream::{CloseReason, NO_LIMIT, Replay, Sent, State};
 use super::Shard;
 use super::pile::Pile;
+use crate::clock::Now;
 use crate::frame::Framing;
 use crate::log::Event;
 
@@ -140,6 +141,7 @@ impl Shard {
             if had >= sweep.pile.len() {
                 continue;
             }
+            let accepted = audience.pending[had].accepted;
             let n = (sweep.pile.len() - had).min(stream.left as usize);
             let bytes = sweep.pile.frames(had, had + n);
             match stream.send(bytes, self.now) {
@@ -149,6 +151,7 @@ impl Shard {
                     }
                     stream.progress = self.now as u32;
                     if !sweep.pulled {
+                        self.written(accepted);
                         self.delivered(key, n, sent);
                     }
                 }
@@ -156,6 +159,14 @@ impl Shard {
                 Sent::Broken(reason) => self.close(key, reason),
             }
             return true;
+        }
+    }
+
+    /// Notes a write whose oldest event was accepted then.
+    fn written(&mut self, accepted: Now) {
+        match self.written.last_mut().filter(|(then, _)| *then == accepted) {
+            Some((_, writes)) => *writes += 1,
+            None => self.written.push((accepted, 1)),
         }
     }
 

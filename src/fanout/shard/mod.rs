@@ -31,7 +31,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use slab::Slab;
@@ -41,6 +41,7 @@ use super::counters::bump;
 use super::stream::{Replay, State, Stream};
 use super::wheel::Wheel;
 use super::{Command, FanoutConfig, Link};
+use crate::clock::Now;
 use crate::frame::Frame;
 use crate::log::{Event, Log};
 
@@ -92,6 +93,8 @@ pub(super) struct Shard {
     drain: Option<Drain>,
     /// What has been taken out of the link's inbox and waits for its turn.
     inbox: VecDeque<Command>,
+    /// How many writes of this turn had as their oldest event one that was accepted then.
+    written: Vec<(Now, u64)>,
     scratch: Scratch,
 }
 
@@ -128,6 +131,7 @@ impl Shard {
             heartbeat: None,
             drain: None,
             inbox: VecDeque::new(),
+            written: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -146,7 +150,8 @@ impl Shard {
                 return Err(error);
             }
             // Before all else: it may have slept for long, and what happens now happens now.
-            self.turn_wheel();
+            let begun = Instant::now();
+            self.turn_wheel(begun);
             for event in &events {
                 if event.token() != WAKER {
                     self.ready(event.token().0 as u32, event);
@@ -155,6 +160,7 @@ impl Shard {
             self.read_log();
             self.take_inbox();
             self.work();
+            self.end_turn(begun);
             if self.drain.is_some() && self.streams.is_empty() && self.inbox.is_empty() && self.link.inbox_is_empty() {
                 return Ok(());
             }

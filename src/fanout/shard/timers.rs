@@ -22,8 +22,8 @@ impl Ticker {
         Ticker { started: Instant::now(), tick }
     }
 
-    pub(super) fn now(&self) -> u64 {
-        (self.started.elapsed().as_nanos() / self.tick.as_nanos()) as u64
+    pub(super) fn at(&self, moment: Instant) -> u64 {
+        (moment.saturating_duration_since(self.started).as_nanos() / self.tick.as_nanos()) as u64
     }
 
     /// An interval in ticks, rounded up.
@@ -39,10 +39,22 @@ impl Ticker {
 }
 
 impl Shard {
-    pub(super) fn turn_wheel(&mut self) {
-        self.now = self.ticker.now();
+    pub(super) fn turn_wheel(&mut self, now: Instant) {
+        self.now = self.ticker.at(now);
         self.wheel.advance(self.now, &mut self.due);
         self.drain_some();
+    }
+
+    /// Counts a turn of the loop, and what was written in it: the clock is read once for all of it.
+    pub(super) fn end_turn(&mut self, begun: Instant) {
+        let counters = &self.link.counters;
+        counters.turns.observe(begun.elapsed(), 1);
+        if !self.written.is_empty() {
+            let now = Now::read();
+            for (accepted, writes) in self.written.drain(..) {
+                counters.waited.observe(now.since(accepted), writes);
+            }
+        }
     }
 
     /// Looks at up to `budget` streams whose time was called.

@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Now;
+use crate::http::counts::TlsFigures;
 pub use certificate::Files;
 use certificate::{Certificate, Digest};
 pub use handshake::HandshakeError;
@@ -167,9 +168,21 @@ impl Tls {
         self.current.load().valid.1
     }
 
-    /// What is counted here.
-    pub fn counts(&self) -> &TlsCounts {
-        &self.counts
+    /// What was counted here so far.
+    pub fn figures(&self) -> TlsFigures {
+        let counts = &self.counts;
+        TlsFigures {
+            handshakes: counts.handshakes.load(Relaxed),
+            resumed: counts.resumed.load(Relaxed),
+            too_slow: counts.too_slow.load(Relaxed),
+            not_tls: counts.not_tls.load(Relaxed),
+            rejected: counts.rejected.load(Relaxed),
+            protocol: counts.protocol.load(Relaxed),
+            closed: counts.closed.load(Relaxed),
+            reloads: counts.reloads.load(Relaxed),
+            failed_reloads: counts.failed_reloads.load(Relaxed),
+            expires_unix_s: self.expires().unix_s(),
+        }
     }
 
     /// Looks at the files, which may block for as long as the disk does, and takes over what is in them if it is not in

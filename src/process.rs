@@ -1,0 +1,68 @@
+//! What the system says of this process (`proc_pid_stat(5)`, `proc_pid_statm(5)`).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
+
+/// What it uses. What the system does not say is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// Resident memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor time so far, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Open files, sockets included. Known since Linux 6.2.
+    pub open_files: Option<u64>,
+    /// How many there may be.
+    pub max_files: Option<u64>,
+}
+
+impl Usage {
+    /// Asks the system.
+    pub fn read() -> Usage {
+        Usage {
+            memory_bytes: memory_bytes(),
+            cpu_seconds: cpu_seconds(),
+            // To list them would take milliseconds; their number is the directory's size.
+            open_files: fs::metadata("/proc/self/fd").ok().map(|files| files.size()).filter(|&size| size > 0),
+            max_files: getrlimit(Resource::Nofile).current,
+        }
+    }
+}
+
+fn memory_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The process's name, in parentheses, may hold anything. What follows begins with field 3; 14 and 15 are wanted.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) as f64 / clock_ticks_per_second() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn it_tells_of_this_process() {
+        let before = Usage::read();
+        let (began, mut turns) = (Instant::now(), 0_u64);
+        while began.elapsed() < Duration::from_millis(60) {
+            turns = std::hint::black_box(turns + 1);
+        }
+        let after = Usage::read();
+        assert!(after.cpu_seconds > before.cpu_seconds, "{before:?} {after:?}");
+        assert!(after.memory_bytes.is_some_and(|bytes| bytes > 1 << 20), "{after:?}");
+        assert!(after.open_files.is_none_or(|files| files >= 3), "{after:?}");
+    }
+}
