@@ -122,7 +122,10 @@ fn topics_can_be_asked_for() {
 #[test]
 fn where_there_are_operators_only_they_see_topics() {
     let mut command = fanfare();
-    command.args(["--listen", "127.0.0.1:0"]).env("FANFARE_ADMIN_KEY", "this-is-the-operator").env("FANFARE_KEYS", "a:not-the-operator");
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .env("FANFARE_ADMIN_KEY", "this-is-the-operator")
+        .env("FANFARE_KEYS", "a:not-the-operator");
     let server = Server::spawn(command);
     let ask = |target: &str, key: &str| server.ask(&format!("GET {target} HTTP/1.1\r\nHost: test\r\n{key}\r\n"));
     let operator = "X-API-Key: this-is-the-operator\r\n";

@@ -77,7 +77,8 @@ settings! {
     /// Threads that read requests [default: one a core, at most 4].
     #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N", value_parser = whole_number)]
     http_threads: usize,
-    /// Topics that have figures of their own in /metrics, at most 100, separated by commas; the rest is `other`.
+    /// Topics that have figures of their own in /metrics, at most 100, separated by commas; the rest is
+    /// `other` [default: none].
     #[arg(long, env = "FANFARE_METRICS_TOPICS", value_name = "TOPICS")]
     metrics_topics: List<TopicName>,
     /// Serve /metrics [default: true].
