@@ -12,10 +12,11 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+/// What connects.
 #[cfg(feature = "https")]
-type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+pub(crate) type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 #[cfg(not(feature = "https"))]
-type Connector = HttpConnector;
+pub(crate) type Connector = HttpConnector;
 
 /// Where a service's key goes.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -61,7 +61,7 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, client, clock. Nothing below `http` knows HTTP.
+//! pattern, event, frame, id, process, histogram, trace, client, clock. Nothing below `http` knows HTTP.
 
 #[cfg(feature = "server")]
 pub mod app;
@@ -96,3 +96,5 @@ pub mod pattern;
 pub mod process;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod trace;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top to the bottom, as `src/lib.rs` says too.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "app",
     "config",
     "server",
@@ -21,6 +21,7 @@ const ORDER: [&str; 17] = [
     "id",
     "process",
     "histogram",
+    "trace",
     "client",
     "clock",
 ];

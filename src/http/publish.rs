@@ -15,6 +15,7 @@ use super::reply::{Problem, Reply, text_reply};
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::event::{self, Draft, Invalid};
+use crate::trace;
 
 /// Bounds on what is published.
 #[derive(Debug, Clone)]
@@ -112,6 +113,7 @@ fn accept(broker: &Broker, drafts: Vec<Draft>, batch: bool, now: Now) -> Bytes {
     let count = drafts.len();
     let published = broker.publish(drafts, now);
     let id = broker.id(published.last);
+    trace::accepted(count, id);
     let clients = published.clients;
     let count = if batch { format!("\"count\":{count},") } else { String::new() };
     // Written out: the contract fixes the order of the keys, and none of the values needs escaping.

@@ -12,6 +12,7 @@ use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
 use tokio::sync::watch;
+use tracing::{Instrument as _, Span};
 
 use super::tls::Tls;
 use crate::auth::{Denied, Listener};
@@ -29,6 +30,7 @@ use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Problem, Reply, tell_allowance};
 use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
+use crate::trace;
 
 const EVENTS: &str = "/api/v1/events";
 const BROADCAST: &str = "/api/v1/events/broadcast";
@@ -110,7 +112,7 @@ impl Service {
         let answer = |reply| Ok(Outcome::Reply(reply));
         match request.uri().path() {
             EVENTS if get => self.stream(request, peer, request_id),
-            BROADCAST if request.method() == Method::POST => self.publish(request, peer),
+            BROADCAST if request.method() == Method::POST => self.publish(request, peer, request_id),
             STATS if get => Ok(self.stats(request)),
             STATS_STREAM if get => self.stats_stream(request, peer, request_id),
             METRICS if get && self.metrics => Ok(self.scrape()),
@@ -125,7 +127,7 @@ impl Service {
     }
 
     fn stats(self: &Arc<Self>, request: Request<Incoming>) -> Outcome {
-        self.later(|service| async move {
+        self.later(Span::none(), |service| async move {
             let may_see_topics = service.access.check_insight(request.headers());
             let query = request.uri().query().unwrap_or_default();
             stats::stats(&service.sources(), query, may_see_topics, Now::read()).await.map(Outcome::Reply)
@@ -133,7 +135,7 @@ impl Service {
     }
 
     fn scrape(self: &Arc<Self>) -> Outcome {
-        self.later(|service| async move {
+        self.later(Span::none(), |service| async move {
             let now = Now::read();
             let watched = service.broker.watched(now).collect();
             Ok(Outcome::Reply(metrics(service.sources().figures(now).await, watched)))
@@ -152,11 +154,16 @@ impl Service {
         }
     }
 
-    fn publish(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer) -> Result<Outcome, Problem> {
+    fn publish(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        peer: &Peer,
+        request_id: &str,
+    ) -> Result<Outcome, Problem> {
         self.cors.check_change(&request)?;
         let client = self.access.client(peer.address, request.headers());
-        let begun = Instant::now();
-        Ok(self.later(move |service| async move {
+        let (begun, span) = (Instant::now(), trace::publish(request.headers(), request_id));
+        Ok(self.later(span, move |service| async move {
             let (publisher, allowance) = service.access.admit_publisher(request.headers(), client).await?;
             let Service { broker, answers, publish: config, .. } = &*service;
             let mut reply = publish::publish(broker, answers, config, &publisher, request).await?;
@@ -169,12 +176,19 @@ impl Service {
     }
 
     fn stream(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
-        let head = bodiless(request)?;
+        let span = trace::subscribe(request.headers(), request_id);
+        let opened = span.in_scope(|| self.open(bodiless(request)?, peer, request_id, &span));
+        opened.inspect_err(|problem| {
+            span.record("refused", problem.code());
+        })
+    }
+
+    fn open(self: &Arc<Self>, head: Parts, peer: &Peer, request_id: &str, span: &Span) -> Result<Outcome, Problem> {
         match self.access.listener(&head, Now::read()) {
             // The keys that tokens are signed with may have changed.
             Err(Denied::UnknownSigner) => {
                 let (peer, request_id) = (*peer, request_id.to_owned());
-                Ok(self.later(|service| async move {
+                Ok(self.later(span.clone(), |service| async move {
                     service.access.refresh().await;
                     let listener = service.access.listener(&head, Now::read())?;
                     service.let_in(&head, &listener, &peer, &request_id)
@@ -248,7 +262,7 @@ impl Service {
         if request.method() == Method::DELETE {
             self.cors.check_change(&request)?;
         }
-        Ok(self.later(|service| async move {
+        Ok(self.later(Span::none(), |service| async move {
             let (broker, query) = (&service.broker, request.uri().query().unwrap_or_default());
             let reply = match (request.uri().path(), request.method()) {
                 (ADMIN_STREAMS, &Method::DELETE) => admin::kick(broker, query).await?,
@@ -261,12 +275,18 @@ impl Service {
     }
 
     /// What cannot be said at once.
-    fn later<F>(self: &Arc<Self>, work: impl FnOnce(Arc<Service>) -> F) -> Outcome
+    fn later<F>(self: &Arc<Self>, span: Span, work: impl FnOnce(Arc<Service>) -> F) -> Outcome
     where
         F: Future<Output = Result<Outcome, Problem>> + Send + 'static,
     {
         let (service, outcome) = (self.clone(), work(self.clone()));
-        Outcome::Later(Box::pin(async move { outcome.await.unwrap_or_else(|problem| service.refuse(&problem)) }))
+        let settled = async move {
+            outcome.await.unwrap_or_else(|problem| {
+                Span::current().record("refused", problem.code());
+                service.refuse(&problem)
+            })
+        };
+        Outcome::Later(Box::pin(settled.instrument(span)))
     }
 
     fn refuse(&self, problem: &Problem) -> Outcome {
