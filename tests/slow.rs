@@ -101,17 +101,19 @@ fn who_falls_off_the_history_is_told_of_a_gap_and_goes_on() {
     }
     let holes: Vec<usize> = (1..seen.len()).filter(|&at| seen[at] != seen[at - 1] + 1).collect();
     assert!(seen.is_sorted_by(|a, b| a < b), "in order, none twice");
-    assert_eq!((seen[0], holes.len()), (0, 1), "what it had been sent, then what is kept, with one hole between");
-    assert_eq!(gaps.len(), 1, "{gaps:?}");
-    let (at, gap) = &gaps[0];
-    assert_eq!(*at, holes[0], "the gap is told exactly where the hole is");
-    let json = gap.json();
-    assert_eq!(json["data"]["reason"], "evicted");
-    let seq = |key: &str| parts(json["data"][key].as_str().expect("an id")).1;
-    // The event numbered n has sequence number n + 1.
-    assert_eq!(seq("requested"), seen[at - 1] as u64 + 1, "the last one it had");
-    assert_eq!(seq("oldest"), seen[*at] as u64 + 1, "the first one it has again");
-    assert!(seen.len() - at <= 51);
+    assert_eq!(seen[0], 0, "what it had been sent comes first");
+    // One hole, or more where the kernel finds some room now and then for one who reads nothing.
+    let told: Vec<usize> = gaps.iter().map(|(at, _)| *at).collect();
+    assert!(!holes.is_empty() && told == holes, "gaps are told where the holes are: {told:?}, {holes:?}");
+    for (at, gap) in &gaps {
+        let json = gap.json();
+        assert_eq!(json["data"]["reason"], "evicted");
+        let seq = |key: &str| parts(json["data"][key].as_str().expect("an id")).1;
+        // The event numbered n has sequence number n + 1.
+        assert_eq!(seq("requested"), seen[at - 1] as u64 + 1, "the last one it had");
+        assert_eq!(seq("oldest"), seen[*at] as u64 + 1, "the first one it has again");
+    }
+    assert!(seen.len() - holes[holes.len() - 1] <= 51, "then what is kept");
 }
 
 #[test]
