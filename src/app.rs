@@ -58,24 +58,32 @@ impl fmt::Display for Cannot {
 impl std::error::Error for Cannot {}
 
 impl App {
+    /// Whether a broker could be started with this configuration, as far as that shows without starting it: its
+    /// certificate and its keys can be used. Gives who would be let in, and what else its operator should know.
+    ///
+    /// # Errors
+    /// Where something cannot be used: names the setting, and what was expected.
+    pub fn check(config: &Config) -> Result<(Access, Vec<&'static str>), String> {
+        let (access, _) = doors(config)?;
+        let warnings = open_doors(&access, config);
+        Ok((access, warnings))
+    }
+
     /// Opens the listening sockets and starts the shards. To be called within a tokio runtime.
     ///
     /// # Errors
     /// [`Cannot`].
     pub fn start(config: Config) -> Result<App, Cannot> {
         let listen = |address| server::bind(address, &config.socket).map_err(|error| Cannot::Listen(address, error));
-        let tls = match &config.tls {
-            None => None,
-            Some(tls) => Some(Arc::new(Tls::load(tls, Now::read()).map_err(Cannot::Setting)?)),
-        };
-        let (keys, limits) = (Keys::new(config.keys.clone()), Limits::new(config.limit.clone()));
-        let access = Access::new(&config.tokens, keys, limits, config.proxies.clone()).map_err(Cannot::Setting)?;
+        let (access, tls) = doors(&config).map_err(Cannot::Setting)?;
         let listener = listen(config.listen)?;
         let tls = match config.tls.as_ref().zip(tls) {
             None => None,
-            Some((setting, tls)) => Some((listen(setting.listen)?, tls)),
+            Some((setting, tls)) => Some((listen(setting.listen)?, Arc::new(tls))),
         };
-        warn_of_open_doors(&access, &config);
+        for warning in open_doors(&access, &config) {
+            tracing::warn!("{warning}");
+        }
         let broker = Broker::start(config.log.clone(), &config.fanout).map_err(Cannot::Start)?;
         let service = Arc::new(Service {
             broker,
@@ -180,18 +188,23 @@ async fn panic_of_one(tasks: &mut JoinSet<()>) {
 /// How often the file of keys is looked at.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(2);
 
-/// Says so where anybody who reaches the port may do what elsewhere needs a token or a key.
-fn warn_of_open_doors(access: &Access, config: &Config) {
+/// Who is let in, and as whom TLS is spoken.
+fn doors(config: &Config) -> Result<(Access, Option<Tls>), String> {
+    let tls = config.tls.as_ref().map(|tls| Tls::load(tls, Now::read())).transpose()?;
+    let (keys, limits) = (Keys::new(config.keys.clone()), Limits::new(config.limit.clone()));
+    Ok((Access::new(&config.tokens, keys, limits, config.proxies.clone())?, tls))
+}
+
+/// Where anybody who reaches the port may do what elsewhere needs a token or a key.
+fn open_doors(access: &Access, config: &Config) -> Vec<&'static str> {
     let addresses = [Some(config.listen), config.tls.as_ref().map(|tls| tls.listen)];
     if addresses.into_iter().flatten().all(|address| address.ip().is_loopback()) {
-        return;
+        return Vec::new();
     }
-    if access.is_open_to_listeners() {
-        tracing::warn!("anybody who reaches this port may listen to everything: see --auth");
-    }
-    if access.is_open_to_publishers() {
-        tracing::warn!("anybody who reaches this port may publish: see --keys-file, FANFARE_KEYS and --auth");
-    }
+    let listeners = "anybody who reaches this port may listen to everything: see --auth";
+    let publishers = "anybody who reaches this port may publish: see --keys-file, FANFARE_KEYS and --auth";
+    let doors = [(access.is_open_to_listeners(), listeners), (access.is_open_to_publishers(), publishers)];
+    doors.into_iter().filter_map(|(open, warning)| open.then_some(warning)).collect()
 }
 
 /// How long requests may still take that were being answered when the last stream had ended.

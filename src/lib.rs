@@ -20,7 +20,8 @@
 //!
 //! | file | question it answers |
 //! |---|---|
-//! | `main.rs`, `app.rs`, `config/mod.rs`, `settings.rs` | What runs, in which order does it start and stop, and what can be set? |
+//! | `main.rs`, `cli/mod.rs`, `serve.rs` | What can be run, and how does the broker's process begin and end? |
+//! | `app.rs`, `config/mod.rs`, `settings.rs` | Of which parts is it made, in which order do they start and stop, and what can be set? |
 //! | `server/mod.rs`, `socket.rs`, `tls/mod.rs` | How does a connection come in, with which options, and encrypted as whom? |
 //! | `server/service.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
@@ -60,7 +61,7 @@
 //! - **puller**: a stream's body that reads the log when its carrier has room, instead of being written to by its shard.
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
-//! A file uses only what stands below it in this order: app, config, server, http, auth, limit, broker, fanout, log,
+//! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
 //! pattern, event, frame, id, process, histogram, trace, client, clock. Nothing below `http` knows HTTP.
 
 #[cfg(feature = "server")]
@@ -69,6 +70,8 @@ pub mod app;
 pub mod auth;
 #[cfg(feature = "server")]
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(any(feature = "publisher", feature = "server"))]
 pub mod client;
 pub mod clock;

@@ -1,10 +1,10 @@
-//! What the system says of this process (`proc_pid_stat(5)`, `proc_pid_statm(5)`).
+//! What the system says of this process (`proc_pid_stat(5)`, `proc_pid_statm(5)`), and what is asked of it at start.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What it uses. What the system does not say is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -30,6 +30,26 @@ impl Usage {
             max_files: getrlimit(Resource::Nofile).current,
         }
     }
+}
+
+/// Where the system gives huge pages to everybody, a page of 2 MiB for each thread's few small buffers is several
+/// times the memory of ten thousand streams (PERFORMANCE.md, "Memory"). To be called before there are threads.
+pub fn forgo_huge_pages() {
+    // Older kernels do not know it: then it is as it is.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// Raises the soft limit on open files to the hard one; gives the limit in force, at most ten million.
+pub fn raise_file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let in_force = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    // No limit at all is bounded here, since buffers are sized after it.
+    const UNLIMITED: u64 = 10_000_000;
+    usize::try_from(in_force.unwrap_or(UNLIMITED).min(UNLIMITED)).unwrap_or(1024)
 }
 
 fn memory_bytes() -> Option<u64> {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top to the bottom, as `src/lib.rs` says too.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
+    "cli",
     "app",
     "config",
     "server",

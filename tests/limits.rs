@@ -1,16 +1,20 @@
 //! The limits' settings: their defaults, what follows from what, and that 0 is none.
 
-use fanfare::config::{Config, Stop};
+use clap::Parser;
+use fanfare::config::{Config, Flags};
 use fanfare::limit::{LimitConfig, Rate};
+
+/// The flags as a command of their own.
+#[derive(Parser)]
+struct Serve {
+    #[command(flatten)]
+    flags: Flags,
+}
 
 #[track_caller]
 fn limits(flags: &[&str]) -> LimitConfig {
-    let arguments = ["fanfare"].iter().chain(flags).map(std::ffi::OsString::from);
-    match Config::read(arguments, 20_000) {
-        Ok(config) => config.limit,
-        Err(Stop::Wrong(why)) => panic!("{flags:?}: {why}"),
-        Err(Stop::Asked(text)) => panic!("{flags:?}: {text}"),
-    }
+    let serve = Serve::try_parse_from(["fanfare"].iter().chain(flags)).expect("they can be read");
+    Config::read(serve.flags, 20_000).unwrap_or_else(|why| panic!("{flags:?}: {why}")).limit
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::auth::keys::{KeySources, KeysConfig};
@@ -28,8 +28,11 @@ use crate::log::LogConfig;
 use crate::server::tls::TlsConfig;
 use crate::server::{ServerConfig, SocketConfig, dual_stack};
 
-use settings::{Flags, Nivo, Settings};
+use settings::{Nivo, Settings};
 use values::{Address, List, RATE_MAX, TopicName, at_most, bytes, count, rate, span, span_or_none};
+
+pub use settings::Flags;
+pub use values::Span;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -84,31 +87,18 @@ pub struct Config {
     pub metrics: bool,
 }
 
-/// Why there is no configuration.
-#[derive(Debug)]
-pub enum Stop {
-    /// Help or the version was asked for, and is this text.
-    Asked(clap::Error),
-    /// Something is wrong with the settings.
-    Wrong(String),
-}
-
 impl Config {
-    /// Reads the process's flags and environment, and the file that they may name. `file_limit` is how many files
-    /// the process may have open: the bounds on streams and connections follow from it.
+    /// Makes the configuration of these flags, the environment, and the file that the flags may name. `file_limit` is
+    /// how many files the process may have open: the bounds on streams and connections follow from it.
     ///
     /// # Errors
-    /// Where something cannot be read: names it, and what was expected.
-    pub fn read<I: IntoIterator<Item = std::ffi::OsString>>(args: I, file_limit: usize) -> Result<Config, Stop> {
-        let flags = Flags::try_parse_from(args).map_err(|error| match error.use_stderr() {
-            true => Stop::Wrong(error.render().to_string()),
-            false => Stop::Asked(error),
-        })?;
+    /// Where something cannot be read, or makes no sense: names it, and what was expected.
+    pub fn read(flags: Flags, file_limit: usize) -> Result<Config, String> {
         let (list, admin) = (secret("FANFARE_KEYS")?, secret("FANFARE_ADMIN_KEY")?);
         let file = match &flags.config {
             None => Settings::default(),
             Some(path) => {
-                let wrong = |error: &dyn fmt::Display| Stop::Wrong(format!("{}: {error}", path.display()));
+                let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
                 let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
                 toml::from_str(&text).map_err(|error| match text.contains("secret") {
                     // It would show the line that is wrong.
@@ -119,7 +109,7 @@ impl Config {
         };
         let settings = flags.settings.or(file);
         let keys = KeySources { file: settings.keys_file.clone(), list, admin };
-        Config::from(settings, flags.nivo, keys, file_limit).map_err(Stop::Wrong)
+        Config::from(settings, flags.nivo, keys, file_limit)
     }
 
     fn from(mut settings: Settings, nivo: Nivo, keys: KeySources, file_limit: usize) -> Result<Config, String> {
@@ -246,10 +236,10 @@ impl Files {
 }
 
 /// A secret, which has a name in the environment only, and none where it is empty.
-fn secret(name: &str) -> Result<Option<String>, Stop> {
+fn secret(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Stop::Wrong(format!("{name} cannot be read; expected UTF-8"))),
+        Err(VarError::NotUnicode(_)) => Err(format!("{name} cannot be read; expected UTF-8")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser};
+use clap::Args;
 use serde::Deserialize;
 
 use super::LogFormat;
@@ -12,13 +12,12 @@ use crate::frame::HeartbeatStyle;
 use crate::http::client::{Network, ProxyHeader};
 use crate::http::cors::Origin;
 
-/// Fanfare, a broker for Server-Sent Events: services publish by HTTP POST, browsers listen.
-#[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
-pub(super) struct Flags {
+/// What `fanfare serve` is told, by flags and variables.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
     /// A TOML file with settings: the names of these flags, without the dashes in front.
     #[arg(long, env = "FANFARE_CONFIG", value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) settings: Settings,
     #[command(flatten)]
@@ -38,23 +37,25 @@ pub(super) struct Nivo {
 
 /// Declares the settings once: the fields, and how two sources of them are laid over each other.
 macro_rules! settings {
-    ($($(#[$meta:meta])* $name:ident: $type:ty,)*) => {
+    ($([$heading:literal] $($(#[$meta:meta])* $name:ident: $type:ty,)*)*) => {
         /// All settings; what is absent has its default.
         #[derive(Debug, Default, Args, Deserialize)]
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub(super) struct Settings {
-            $($(#[$meta])* pub(super) $name: Option<$type>,)*
+            $($($(#[$meta])* #[arg(help_heading = $heading)] pub(super) $name: Option<$type>,)*)*
         }
 
         impl Settings {
             pub(super) fn or(self, other: Settings) -> Settings {
-                Settings { $($name: self.$name.or(other.$name),)* }
+                Settings { $($($name: self.$name.or(other.$name),)*)* }
             }
         }
     };
 }
 
 settings! {
+    ["Addresses and TLS"]
+
     /// Address to listen on [default: 127.0.0.1:8000].
     #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Address,
@@ -71,25 +72,15 @@ settings! {
     #[arg(long, env = "FANFARE_TLS_SELF_SIGNED", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     tls_self_signed: bool,
-    /// Threads that write to streams [default: half as many as there are cores].
-    #[arg(long, env = "FANFARE_SHARDS", value_name = "N", value_parser = whole_number)]
-    shards: usize,
-    /// Threads that read requests [default: one a core, at most 4].
-    #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N", value_parser = whole_number)]
-    http_threads: usize,
-    /// Topics that have figures of their own in /metrics, at most 100, separated by commas; the rest is
-    /// `other` [default: none].
-    #[arg(long, env = "FANFARE_METRICS_TOPICS", value_name = "TOPICS")]
-    metrics_topics: List<TopicName>,
-    /// Serve /metrics [default: true].
-    #[arg(long, env = "FANFARE_METRICS", value_name = "BOOL")]
-    metrics: bool,
+
+    ["Streams"]
+
     /// Streams at most; one more gets 503 [default: what the limit on open files leaves].
     #[arg(long, env = "FANFARE_MAX_STREAMS", value_name = "N", value_parser = whole_number)]
     max_streams: usize,
-    /// Connections at most that are not streams; more wait [default: what the limit on open files leaves].
-    #[arg(long, env = "FANFARE_MAX_CONNECTIONS", value_name = "N", value_parser = whole_number)]
-    max_connections: usize,
+    /// Topics that one stream may name [default: 64].
+    #[arg(long, env = "FANFARE_MAX_TOPICS", value_name = "N", value_parser = whole_number)]
+    max_topics: usize,
     /// A stream that was sent nothing for this long is sent a heartbeat [default: 30s].
     #[arg(long, env = "FANFARE_HEARTBEAT", value_name = "SPAN")]
     heartbeat: Span,
@@ -102,12 +93,9 @@ settings! {
     /// A stream whose client takes nothing for this long is closed [default: 60s].
     #[arg(long, env = "FANFARE_STALL_TIMEOUT", value_name = "SPAN")]
     stall_timeout: Span,
-    /// A connection whose peer acknowledges nothing for this long is closed (TCP_USER_TIMEOUT, HTTP/2 pings) [default: 60s].
-    #[arg(long, env = "FANFARE_PEER_TIMEOUT", value_name = "SPAN")]
-    peer_timeout: Span,
-    /// The kernel's send buffer for a connection (SO_SNDBUF); 0 leaves it to the kernel [default: 64KiB].
-    #[arg(long, env = "FANFARE_SEND_BUFFER", value_name = "BYTES")]
-    send_buffer: Bytes,
+
+    ["History"]
+
     /// Events kept for replay, all topics together [default: 1000000].
     #[arg(long, env = "FANFARE_HISTORY_EVENTS", value_name = "N", value_parser = whole_number)]
     history_events: usize,
@@ -123,22 +111,18 @@ settings! {
     /// The newest events of all topics, kept past --topic-events for readers just behind [default: 1024].
     #[arg(long, env = "FANFARE_LIVE_EVENTS", value_name = "N", value_parser = whole_number)]
     live_events: usize,
-    /// Topics that one stream may name [default: 64].
-    #[arg(long, env = "FANFARE_MAX_TOPICS", value_name = "N", value_parser = whole_number)]
-    max_topics: usize,
+
+    ["Publishing"]
+
     /// A publish request's body [default: 1MiB].
     #[arg(long, env = "FANFARE_MAX_BODY", value_name = "BYTES")]
     max_body: Bytes,
     /// Events in one batch [default: 10000].
     #[arg(long, env = "FANFARE_MAX_BATCH", value_name = "N", value_parser = whole_number)]
     max_batch: usize,
-    /// Requests and streams at a time on one HTTP/2 connection [default: 256].
-    #[arg(long, env = "FANFARE_HTTP2_STREAMS", value_name = "N", value_parser = whole_number)]
-    http2_streams: usize,
-    /// Origins whose pages may read and publish, with credentials: scheme://host[:port], separated by commas; or * for
-    /// all, which may read, without credentials [default: none, only pages of the broker's own origin].
-    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS")]
-    cors_origins: List<Origin>,
+    /// How long a publish request's body may take to arrive [default: 10s].
+    #[arg(long, env = "FANFARE_BODY_TIMEOUT", value_name = "SPAN")]
+    body_timeout: Span,
     /// How long a publish with an idempotency key is remembered, to answer its repeats; 0s remembers none
     /// [default: 10m].
     #[arg(long, env = "FANFARE_IDEMPOTENCY_WINDOW", value_name = "SPAN")]
@@ -146,25 +130,9 @@ settings! {
     /// Publishes remembered at most, about 0.5kB each; the oldest make room for newer ones [default: 100000].
     #[arg(long, env = "FANFARE_IDEMPOTENCY_KEYS", value_name = "N", value_parser = whole_number)]
     idempotency_keys: usize,
-    /// Proxies that are believed on the client's address: addresses and networks such as 10.0.0.0/8, separated by
-    /// commas [default: none].
-    #[arg(long, env = "FANFARE_TRUSTED_PROXIES", value_name = "NETWORKS")]
-    trusted_proxies: List<Network>,
-    /// The header in which they write it; the other one is not read [default: x-forwarded-for].
-    #[arg(long, env = "FANFARE_PROXY_HEADER", value_name = "HEADER")]
-    proxy_header: ProxyHeader,
-    /// A request's head [default: 16KiB].
-    #[arg(long, env = "FANFARE_MAX_HEAD", value_name = "BYTES")]
-    max_head: Bytes,
-    /// How long a request's head may take to arrive [default: 10s].
-    #[arg(long, env = "FANFARE_HEAD_TIMEOUT", value_name = "SPAN")]
-    head_timeout: Span,
-    /// How long a publish request's body may take to arrive [default: 10s].
-    #[arg(long, env = "FANFARE_BODY_TIMEOUT", value_name = "SPAN")]
-    body_timeout: Span,
-    /// How long a connection may rest between two requests [default: 75s].
-    #[arg(long, env = "FANFARE_IDLE_TIMEOUT", value_name = "SPAN")]
-    idle_timeout: Span,
+
+    ["Keys and limits"]
+
     /// A TOML file of API keys, read anew when it changes. Others may come in FANFARE_KEYS (name:key,name:key) and
     /// FANFARE_ADMIN_KEY, which have no flags, since flags can be seen by everybody on the host [default: none].
     #[arg(long, env = "FANFARE_KEYS_FILE", value_name = "FILE")]
@@ -195,15 +163,9 @@ settings! {
     /// service, is not limited by address. Limits on keys and users always hold [default: false].
     #[arg(long, env = "FANFARE_LIMIT_LOOPBACK", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     limit_loopback: bool,
-    /// How long ending all streams may take after SIGTERM or SIGINT [default: 10s].
-    #[arg(long, env = "FANFARE_GRACE", value_name = "SPAN")]
-    grace: Span,
-    /// What is logged: error, warn, info, debug, trace, or a filter by module [default: info].
-    #[arg(long, env = "FANFARE_LOG", value_name = "LEVEL")]
-    log: String,
-    /// How log lines look [default: text].
-    #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT")]
-    log_format: LogFormat,
+
+    ["Tokens"]
+
     /// Who needs a token: nobody (they are not looked at), nobody but a token that is there must be good, or everybody
     /// [default: required where there is a key to verify them with, else off].
     #[arg(long, env = "FANFARE_AUTH", value_name = "MODE")]
@@ -250,4 +212,67 @@ settings! {
     /// A cookie that a token may come in, since EventSource sends no headers of one's own [default: none].
     #[arg(long, env = "FANFARE_AUTH_COOKIE", value_name = "NAME")]
     auth_cookie: String,
+
+    ["Pages and proxies"]
+
+    /// Origins whose pages may read and publish, with credentials: scheme://host[:port], separated by commas; or * for
+    /// all, which may read, without credentials [default: none, only pages of the broker's own origin].
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS")]
+    cors_origins: List<Origin>,
+    /// Proxies that are believed on the client's address: addresses and networks such as 10.0.0.0/8, separated by
+    /// commas [default: none].
+    #[arg(long, env = "FANFARE_TRUSTED_PROXIES", value_name = "NETWORKS")]
+    trusted_proxies: List<Network>,
+    /// The header in which they write it; the other one is not read [default: x-forwarded-for].
+    #[arg(long, env = "FANFARE_PROXY_HEADER", value_name = "HEADER")]
+    proxy_header: ProxyHeader,
+
+    ["Connections"]
+
+    /// Connections at most that are not streams; more wait [default: what the limit on open files leaves].
+    #[arg(long, env = "FANFARE_MAX_CONNECTIONS", value_name = "N", value_parser = whole_number)]
+    max_connections: usize,
+    /// A request's head [default: 16KiB].
+    #[arg(long, env = "FANFARE_MAX_HEAD", value_name = "BYTES")]
+    max_head: Bytes,
+    /// How long a request's head may take to arrive [default: 10s].
+    #[arg(long, env = "FANFARE_HEAD_TIMEOUT", value_name = "SPAN")]
+    head_timeout: Span,
+    /// How long a connection may rest between two requests [default: 75s].
+    #[arg(long, env = "FANFARE_IDLE_TIMEOUT", value_name = "SPAN")]
+    idle_timeout: Span,
+    /// A connection whose peer acknowledges nothing for this long is closed (TCP_USER_TIMEOUT, HTTP/2 pings) [default: 60s].
+    #[arg(long, env = "FANFARE_PEER_TIMEOUT", value_name = "SPAN")]
+    peer_timeout: Span,
+    /// The kernel's send buffer for a connection (SO_SNDBUF); 0 leaves it to the kernel [default: 64KiB].
+    #[arg(long, env = "FANFARE_SEND_BUFFER", value_name = "BYTES")]
+    send_buffer: Bytes,
+    /// Requests and streams at a time on one HTTP/2 connection [default: 256].
+    #[arg(long, env = "FANFARE_HTTP2_STREAMS", value_name = "N", value_parser = whole_number)]
+    http2_streams: usize,
+
+    ["Operation"]
+
+    /// Serve /metrics [default: true].
+    #[arg(long, env = "FANFARE_METRICS", value_name = "BOOL")]
+    metrics: bool,
+    /// Topics that have figures of their own in /metrics, at most 100, separated by commas; the rest is
+    /// `other` [default: none].
+    #[arg(long, env = "FANFARE_METRICS_TOPICS", value_name = "TOPICS")]
+    metrics_topics: List<TopicName>,
+    /// Threads that write to streams [default: half as many as there are cores].
+    #[arg(long, env = "FANFARE_SHARDS", value_name = "N", value_parser = whole_number)]
+    shards: usize,
+    /// Threads that read requests [default: one a core, at most 4].
+    #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N", value_parser = whole_number)]
+    http_threads: usize,
+    /// How long ending all streams may take after SIGTERM or SIGINT [default: 10s].
+    #[arg(long, env = "FANFARE_GRACE", value_name = "SPAN")]
+    grace: Span,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module [default: info].
+    #[arg(long, env = "FANFARE_LOG", value_name = "LEVEL")]
+    log: String,
+    /// How log lines look [default: text].
+    #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: LogFormat,
 }

@@ -14,7 +14,7 @@ use crate::limit::Rate;
 
 /// A span of time, written as `30s`, `500ms`, `10m` or `1h 30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span(pub(super) Duration);
+pub struct Span(pub Duration);
 
 impl FromStr for Span {
     type Err = String;

@@ -1,0 +1,135 @@
+//! The command line: `fanfare serve`, which needs not be named, and the commands around it.
+//!
+//! What a command was asked for goes to standard output, what there is to say about it to standard error. It ends with 0,
+//! with 1 where it could not be done, and with 64 (`EX_USAGE` of sysexits.h) where it cannot be done as it was asked:
+//! trying again without changing that is no use.
+
+mod check;
+mod manual;
+mod serve;
+mod token;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::config::Flags;
+
+/// Fanfare, a broker for Server-Sent Events: services publish by HTTP POST, browsers listen.
+///
+/// Without a command, it serves: `fanfare --listen 0.0.0.0:8000` is `fanfare serve --listen 0.0.0.0:8000`.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (this is what `fanfare` does without a command).
+    Serve(Box<Flags>),
+    /// Read the settings as `serve` would, and explain them.
+    Check(Box<check::Arguments>),
+    /// Make a token for development, signed with JWT_SECRET.
+    Token(token::Arguments),
+    /// Print completions for a shell.
+    Completions(manual::Completions),
+    /// Print a manual page.
+    Man(manual::Man),
+}
+
+/// Why a command has not done what it was asked for.
+#[derive(Debug)]
+enum Failure {
+    /// It cannot be done as it was asked.
+    Usage(String),
+    /// It could not be done.
+    Failed(String),
+}
+
+impl Failure {
+    fn failed(why: impl fmt::Display) -> Failure {
+        Failure::Failed(why.to_string())
+    }
+}
+
+/// Runs the command that the arguments give, the program's own name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let outcome = match parse(arguments.into_iter().collect()) {
+        Ok((Cli { command }, matches)) => command.run(&matches),
+        Err(error) if error.use_stderr() => {
+            Err(Failure::Usage(error.render().to_string().trim_start_matches("error: ").to_owned()))
+        }
+        Err(asked) => {
+            // Help, or the version. Whoever has closed our standard output does not want to read it.
+            let _ = asked.print();
+            Ok(())
+        }
+    };
+    let (why, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(why)) => (why, 64),
+        Err(Failure::Failed(why)) => (why, 1),
+    };
+    eprintln!("fanfare: {}", why.trim_end());
+    ExitCode::from(code)
+}
+
+impl Command {
+    fn run(self, matches: &clap::ArgMatches) -> Result<(), Failure> {
+        match self {
+            Command::Serve(flags) => serve::run(*flags),
+            Command::Check(arguments) => check::run(*arguments, matches),
+            Command::Token(arguments) => token::run(arguments),
+            Command::Completions(arguments) => manual::completions(&arguments, Cli::command()),
+            Command::Man(arguments) => manual::page(&arguments, Cli::command()),
+        }
+    }
+}
+
+/// Prints what was asked for. Whoever reads no further has had what they wanted.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The command, and what it was made of.
+fn parse(mut arguments: Vec<OsString>) -> Result<(Cli, clap::ArgMatches), clap::Error> {
+    const ASKING: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    let first = arguments.get(1).map(|first| first.to_string_lossy());
+    if first.is_none_or(|first| first.starts_with('-') && !ASKING.contains(&&*first)) {
+        arguments.insert(arguments.len().min(1), "serve".into());
+    }
+    let mut matches = Cli::command().try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let (_, of_command) = matches.remove_subcommand().expect("there is always a command");
+    Ok((cli, of_command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_needs_no_name() {
+        let parsed = |arguments: &[&str]| parse(arguments.iter().map(OsString::from).collect());
+        for arguments in [&["fanfare"][..], &["fanfare", "--shards", "1"], &["fanfare", "serve", "--shards=1"], &[]] {
+            assert!(matches!(parsed(arguments), Ok((Cli { command: Command::Serve(_) }, _))), "{arguments:?}");
+        }
+        for asked in [&["fanfare", "--help"][..], &["fanfare", "-V"], &["fanfare", "help", "serve"]] {
+            assert!(parsed(asked).is_err_and(|asked| !asked.use_stderr()), "{asked:?}");
+        }
+        assert!(parsed(&["fanfare", "--shards", "1", "serve"]).is_err(), "a command comes first");
+    }
+}
