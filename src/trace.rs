@@ -2,7 +2,7 @@
 //! event has as many as there are streams.
 //!
 //! The spans are `tracing`'s, and exist only with the feature `otlp`, and then only where a collector is set (by the names
-//! of OpenTelemetry's own environment variables): [`layer`] exports them. Who sends a `traceparent` (W3C Trace Context)
+//! of OpenTelemetry's own environment variables): a layer of the log exports them. Who sends a `traceparent` (W3C Trace Context)
 //! finds them in its own trace.
 
 use std::fmt::Display;
@@ -122,9 +122,10 @@ mod export {
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let endpoint = ENDPOINTS.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-        let Some(endpoint) = endpoint else { return Ok(None) };
-        let url = server(&endpoint, "expected a URL such as http://collector:4318")?;
+        let endpoint = |name: &'static str| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?));
+        let Some((name, endpoint)) = ENDPOINTS.into_iter().find_map(endpoint) else { return Ok(None) };
+        let url = server(&endpoint, "expected a URL such as http://collector:4318");
+        let url = url.map_err(|why| format!("{name}: {why}"))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let client = Client::builder(TokioExecutor::new()).build(connector(&url)?);
         // The endpoint, and what else can be set, the library reads by itself.

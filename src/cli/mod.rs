@@ -102,9 +102,13 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 /// The command, and what it was made of.
 fn parse(mut arguments: Vec<OsString>) -> Result<(Cli, clap::ArgMatches), clap::Error> {
     const ASKING: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    // Who starts a program may leave out even its name.
+    if arguments.is_empty() {
+        arguments.push("fanfare".into());
+    }
     let first = arguments.get(1).map(|first| first.to_string_lossy());
     if first.is_none_or(|first| first.starts_with('-') && !ASKING.contains(&&*first)) {
-        arguments.insert(arguments.len().min(1), "serve".into());
+        arguments.insert(1, "serve".into());
     }
     let mut matches = Cli::command().try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches(&matches)?;
