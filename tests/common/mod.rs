@@ -81,7 +81,7 @@ pub(crate) fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("FANFARE_")
-            || ["SERVICE_PORT", "ENVIRONMENT", "JWT_SECRET", "CORS_ORIGINS"].contains(&&*text)
+            || ["SERVICE_PORT", "ENVIRONMENT", "JWT_SECRET", "CORS_ORIGINS", "NOTIFY_SOCKET"].contains(&&*text)
         {
             command.env_remove(&name);
         }
@@ -114,7 +114,14 @@ impl Server {
     /// Starts any command that ends in the server's greeting.
     #[track_caller]
     pub(crate) fn spawn(mut command: Command) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Server::spawn_with_input(command)
+    }
+
+    /// The same with the standard input that the command has.
+    #[track_caller]
+    pub(crate) fn spawn_with_input(mut command: Command) -> Server {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server's binary runs");
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, kept) = (child.stderr.take().expect("piped"), log.clone());
