@@ -51,6 +51,13 @@ pub(crate) fn python(script: &str) -> Result<Command, String> {
     Ok(command)
 }
 
+/// One of the locked Python packages that is a program itself.
+pub(crate) fn python_module(name: &str) -> Result<Command, String> {
+    let mut command = Command::new(venv()?.join("bin/python"));
+    command.args(["-m", name]).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
 /// One of the scripts beside this file, run by bash with curl.
 pub(crate) fn bash_with_curl(script: &str) -> Result<Command, String> {
     on_path("curl").ok_or("there is no curl")?;
