@@ -18,7 +18,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{Server, fanfare};
+use common::{Server, deployed, fanfare};
 use fanfare::auth::token::Algorithm;
 use serde_json::json;
 
@@ -33,7 +33,7 @@ fn read(path: &str) -> String {
 }
 
 fn description() -> String {
-    read("deploy/openapi.yaml")
+    deployed("openapi.yaml")
 }
 
 /// A broker that asks for everything that can be asked for.

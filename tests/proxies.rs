@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BROADCAST, EVENTS, PATIENCE, Server, SseEvent, SseParser, fanfare, wait_for};
+use common::{BROADCAST, EVENTS, PATIENCE, Server, SseEvent, SseParser, deployed, fanfare, wait_for};
 use serde_json::Value;
 
 /// Where the client is, as the proxy sees it: not where the proxy is, as the broker sees it.
@@ -31,10 +31,9 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("there is a free port")
 }
 
-/// The file as it is delivered, with these parts of it replaced, each of which it must have.
-fn deployed(name: &str, replaced: &[(&str, &str)]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
-    let mut text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+/// One of the files with these parts of it replaced, each of which it must have.
+fn adapted(name: &str, replaced: &[(&str, &str)]) -> String {
+    let mut text = deployed(name);
     for (old, new) in replaced {
         assert!(text.contains(old), "{name} has no {old:?}");
         text = text.replace(old, new);
@@ -73,11 +72,11 @@ impl Proxy {
     }
 
     fn nginx(broker: SocketAddr, silence: &str) -> Option<Proxy> {
-        let program = program("nginx")?;
+        let program = tools::program("curl").and(tools::program("nginx"))?;
         Some(Proxy::start("nginx", |folder, http, https| {
             let place = folder.display();
             let (log, ssl) = (format!("{place}/access.log"), format!("{place}/"));
-            let server = deployed(
+            let server = adapted(
                 "nginx/fanfare.conf",
                 &[
                     ("127.0.0.1:8000", &broker.to_string()),
@@ -105,10 +104,10 @@ impl Proxy {
     }
 
     fn caddy(broker: SocketAddr) -> Option<Proxy> {
-        let program = program("caddy")?;
+        let program = tools::program("curl").and(tools::program("caddy"))?;
         Some(Proxy::start("caddy", |folder, http, https| {
             let (ssl, admin) = (format!("{}/", folder.display()), free_address());
-            let file = deployed(
+            let file = adapted(
                 "caddy/Caddyfile",
                 &[
                     ("reverse_proxy 127.0.0.1:8000 {", &format!("reverse_proxy {broker} {{")),
@@ -233,17 +232,6 @@ impl Drop for Listener {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn program(name: &str) -> Option<PathBuf> {
-    let found = match tools::on_path("curl") {
-        // It is in a folder for administrators only, which other users' paths leave out.
-        Some(_) => {
-            tools::on_path(name).or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|file| file.is_file()))
-        }
-        None => return tools::or_skip(name, Err("there is no curl".to_owned())),
-    };
-    tools::or_skip(name, found.ok_or_else(|| format!("there is no {name}")))
 }
 
 /// A broker that believes the proxy.

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::{Conn, PATIENCE, Server, clean, fanfare, wait_for};
+use common::{Conn, PATIENCE, Server, clean, deployed, fanfare, wait_for};
 use socket2::SockRef;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fanfare");
@@ -171,13 +171,9 @@ fn free_addresses() -> [SocketAddr; 2] {
     sockets.map(|(_, address)| address)
 }
 
-fn program(name: &str) -> Option<PathBuf> {
-    tools::or_skip(name, tools::on_path(name).ok_or_else(|| format!("there is no {name}")))
-}
-
 #[test]
 fn systemd_passes_its_sockets() {
-    let Some(program) = program("systemd-socket-activate") else { return };
+    let Some(program) = tools::program("systemd-socket-activate") else { return };
     let [http, https] = free_addresses();
     let mut command = clean(Command::new(program));
     command.args(["--listen", &http.to_string(), "--listen", &https.to_string(), "--fdname=http:https"]);
@@ -195,13 +191,12 @@ fn systemd_passes_its_sockets() {
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units() {
-    let Some(program) = program("systemd-analyze") else { return };
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd");
+    let Some(program) = tools::program("systemd-analyze") else { return };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("units-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("there is room");
     let mut units = Vec::new();
     for name in ["fanfare.service", "fanfare.socket", "fanfare-tls.socket"] {
-        let unit = fs::read_to_string(source.join(name)).expect(name);
+        let unit = deployed(&format!("systemd/{name}"));
         units.push(folder.join(name));
         fs::write(folder.join(name), unit.replace("/usr/local/bin/fanfare", BINARY)).expect("there is room");
     }

@@ -75,6 +75,12 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// The same, and among those for administrators; without it, the test of its name is skipped.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let found = on_path(name).or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|file| file.is_file()));
+    or_skip(name, found.ok_or_else(|| format!("there is no {name}")))
+}
+
 fn node_modules() -> Result<PathBuf, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let find = || {
