@@ -78,6 +78,8 @@ fn a_passed_socket_named_https_takes_the_place_of_tls_listen() {
 fn nobody_is_refused_while_it_is_started_anew() {
     let (socket, address) = listener();
     let mut old = start_with_passed(&socket, "http", &["--grace", "100ms"]);
+    // It greets before it watches for signals, and answers after.
+    assert_eq!(old.get("/ready").status, 200);
     old.signal("TERM");
     assert_eq!(old.wait_for_exit(PATIENCE).code(), Some(0));
     let mut meanwhile = Conn::to(address).expect("the socket still listens");
