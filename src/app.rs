@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -23,7 +24,7 @@ use crate::http::idempotency::Answers;
 use crate::http::stats::{Monitor, Recent};
 use crate::limit::Limits;
 use crate::server::tls::Tls;
-use crate::server::{self, Service};
+use crate::server::{self, Passed, Service};
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -65,23 +66,35 @@ impl App {
     /// Where something cannot be used: names the setting, and what was expected.
     pub fn check(config: &Config) -> Result<(Access, Vec<&'static str>), String> {
         let (access, _) = doors(config)?;
-        let warnings = open_doors(&access, config);
+        let addresses = [Some(config.listen), config.tls.as_ref().map(|tls| tls.listen)];
+        let warnings = open_doors(&access, addresses);
         Ok((access, warnings))
     }
 
-    /// Opens the listening sockets and starts the shards. To be called within a tokio runtime.
+    /// Opens the listening sockets, but for those that were passed, and starts the shards. To be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`Cannot`].
-    pub fn start(config: Config) -> Result<App, Cannot> {
-        let listen = |address| server::bind(address, &config.socket).map_err(|error| Cannot::Listen(address, error));
+    pub fn start(config: Config, passed: Passed) -> Result<App, Cannot> {
+        let listen = |passed: Option<net::TcpListener>, address| match passed {
+            Some(socket) => server::adopt(socket, &config.socket).map_err(Cannot::Start),
+            None => server::bind(address, &config.socket).map_err(|error| Cannot::Listen(address, error)),
+        };
+        if passed.https.is_some() && config.tls.is_none() {
+            let why = "a socket is passed for https, and there is no certificate; expected --tls-listen with \
+                       --tls-cert and --tls-key";
+            return Err(Cannot::Setting(why.to_owned()));
+        }
         let (access, tls) = doors(&config).map_err(Cannot::Setting)?;
-        let listener = listen(config.listen)?;
+        let listener = listen(passed.http, config.listen)?;
         let tls = match config.tls.as_ref().zip(tls) {
             None => None,
-            Some((setting, tls)) => Some((listen(setting.listen)?, Arc::new(tls))),
+            Some((setting, tls)) => Some((listen(passed.https, setting.listen)?, Arc::new(tls))),
         };
-        for warning in open_doors(&access, &config) {
+        let addresses = [Some(&listener), tls.as_ref().map(|(listener, _)| listener)];
+        let addresses = addresses.map(|listener| listener.and_then(|listener| listener.local_addr().ok()));
+        for warning in open_doors(&access, addresses) {
             tracing::warn!("{warning}");
         }
         let broker = Broker::start(config.log.clone(), &config.fanout).map_err(Cannot::Start)?;
@@ -152,11 +165,16 @@ impl App {
                 verifier.keep_fresh().await;
             }
         });
+        if let Some(within) = sd_notify::watchdog_enabled() {
+            tasks.spawn(feed_watchdog(service.clone(), (within / 2).max(Duration::from_millis(1))));
+        }
+        tell_manager(NotifyState::Ready);
 
         let failed = tokio::select! {
             () = stop.next() => false,
             () = panic_of_one(&mut tasks) => true,
         };
+        tell_manager(NotifyState::Stopping);
         tracing::info!(streams = service.broker.connected(), grace = ?config.grace, "stopping");
         let drained = tokio::select! {
             drained = drain(&service, config.grace) => drained,
@@ -185,6 +203,23 @@ async fn panic_of_one(tasks: &mut JoinSet<()>) {
     std::future::pending::<()>().await;
 }
 
+/// Tells the service manager, where one has asked to be told (`sd_notify(3)`).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
+}
+
+/// Lets the service manager know that every shard still answers; what hangs is to be ended and started anew.
+async fn feed_watchdog(service: Arc<Service>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        service.broker.survey().await;
+        tell_manager(NotifyState::Watchdog);
+    }
+}
+
 /// How often the file of keys is looked at.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(2);
 
@@ -196,8 +231,7 @@ fn doors(config: &Config) -> Result<(Access, Option<Tls>), String> {
 }
 
 /// Where anybody who reaches the port may do what elsewhere needs a token or a key.
-fn open_doors(access: &Access, config: &Config) -> Vec<&'static str> {
-    let addresses = [Some(config.listen), config.tls.as_ref().map(|tls| tls.listen)];
+fn open_doors(access: &Access, addresses: [Option<SocketAddr>; 2]) -> Vec<&'static str> {
     if addresses.into_iter().flatten().all(|address| address.ip().is_loopback()) {
         return Vec::new();
     }

@@ -13,18 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Answer, Conn, Server, percent_encoded, wait_for};
+use common::{Answer, Conn, Server, deployed, percent_encoded, wait_for};
 use serde_json::Value;
-
-/// One of the files as it is delivered.
-fn deployed(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn program(name: &str) -> Option<PathBuf> {
-    tools::or_skip(name, tools::on_path(name).ok_or_else(|| format!("there is no {name}")))
-}
 
 /// A running Prometheus, in a folder of its own.
 struct Prometheus {
@@ -58,7 +48,8 @@ impl Prometheus {
     fn get(&self, target: &str) -> Option<Answer> {
         let mut conn = Conn::to(self.address).ok()?;
         conn.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").as_bytes());
-        conn.answer().ok()
+        // As long as it starts, it says that it is not available.
+        conn.answer().ok().filter(|answer| answer.status != 503)
     }
 
     /// What its API gives for a query; its error, if it does not understand it.
@@ -100,7 +91,7 @@ fn metrics_in(query: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn prometheus_scrapes_and_understands_all_of_it() {
-    let Some(program) = program("prometheus") else { return };
+    let Some(program) = tools::program("prometheus") else { return };
     let server = Server::start(&["--metrics-topics", "wallets", "--tls-self-signed", "--tls-listen", "127.0.0.1:0"]);
     let prometheus = Prometheus::start(&program, server.addr);
     let _streams = [server.stream("topics=wallets"), server.stream("")];
@@ -139,7 +130,7 @@ fn prometheus_scrapes_and_understands_all_of_it() {
 
 #[test]
 fn the_alerts_tell_what_they_are_to_tell() {
-    let Some(program) = program("promtool") else { return };
+    let Some(program) = tools::program("promtool") else { return };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
     for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]] {
         let output = Command::new(&program).args(arguments).current_dir(&folder).output().expect("it runs");

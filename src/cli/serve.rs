@@ -12,11 +12,14 @@ use super::Failure;
 use crate::app::{App, Cannot};
 use crate::config::{Config, Flags, LogFormat};
 use crate::process::raise_file_limit;
+use crate::server::Passed;
 
 /// Runs the broker until a signal ends it.
 pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     let file_limit = raise_file_limit();
     let config = Config::read(flags, file_limit).map_err(Failure::Usage)?;
+    // As long as there is one thread.
+    let passed = Passed::take().map_err(Failure::Usage)?;
     let log = Log::start(&config).map_err(Failure::Usage)?;
     let files_wanted = config.fanout.max_streams.saturating_add(config.server.max_connections);
     if files_wanted > file_limit {
@@ -27,7 +30,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
             "the limit on open files is lower than the limits on connections: it will be met first",
         );
     }
-    let served = serve(config).map_err(|error| match error.downcast_ref() {
+    let served = serve(config, passed).map_err(|error| match error.downcast_ref() {
         Some(Cannot::Setting(_)) => Failure::Usage(error.to_string()),
         _ => Failure::failed(error),
     });
@@ -35,7 +38,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     served
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+fn serve(config: Config, passed: Passed) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.http_threads)
         .thread_name("http")
@@ -43,7 +46,7 @@ fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         .build()?;
     let result = runtime.block_on(async {
         let streams = config.fanout.max_streams;
-        let app = App::start(config)?;
+        let app = App::start(config, passed)?;
         let address = app.address()?;
         let tls = app.tls_address()?.zip(app.tls_fingerprint());
         greet(address, tls.as_ref());

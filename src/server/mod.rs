@@ -1,5 +1,6 @@
 //! Connections: accepting them, reading requests off them with hyper, and taking those over that become streams.
 
+mod activation;
 mod carried;
 mod connection;
 mod service;
@@ -22,11 +23,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+pub use activation::Passed;
 use carried::Protocol;
 use connection::Socket;
 use service::Peer;
 pub use service::Service;
-pub use socket::{SocketConfig, bind, dual_stack};
+pub use socket::{SocketConfig, adopt, bind, dual_stack};
 use tls::Tls;
 
 use crate::clock::Now;

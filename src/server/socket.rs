@@ -28,21 +28,31 @@ const BACKLOG: i32 = 4096;
 /// Where the address cannot be bound or the options not be set.
 pub fn bind(address: SocketAddr, config: &SocketConfig) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // `[::]` then means all addresses, those of IPv4 too.
         socket.set_only_v6(false)?;
     }
-    // Frames are written whole: waiting for more (Nagle) could only delay them.
-    socket.set_tcp_nodelay(true)?;
     set_options(SockRef::from(&socket), config)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
+/// Makes a listening socket that was opened elsewhere as good as one's own. Connections that came before keep what they
+/// had. To be called within a tokio runtime.
+///
+/// # Errors
+/// Where the options cannot be set.
+pub fn adopt(socket: std::net::TcpListener, config: &SocketConfig) -> io::Result<TcpListener> {
+    set_options(SockRef::from(&socket), config)?;
+    TcpListener::from_std(socket)
+}
+
 fn set_options(socket: SockRef<'_>, config: &SocketConfig) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Frames are written whole: waiting for more (Nagle) could only delay them.
+    socket.set_tcp_nodelay(true)?;
     if config.send_buffer > 0 {
         socket.set_send_buffer_size(config.send_buffer)?;
     }

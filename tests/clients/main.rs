@@ -7,6 +7,7 @@
 
 mod process;
 mod proxy;
+#[allow(dead_code, reason = "each test that uses these tools needs some of them")]
 mod tools;
 mod users;
 

@@ -51,6 +51,13 @@ pub(crate) fn python(script: &str) -> Result<Command, String> {
     Ok(command)
 }
 
+/// One of the locked Python packages that is a program itself.
+pub(crate) fn python_module(name: &str) -> Result<Command, String> {
+    let mut command = Command::new(venv()?.join("bin/python"));
+    command.args(["-m", name]).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
 /// One of the scripts beside this file, run by bash with curl.
 pub(crate) fn bash_with_curl(script: &str) -> Result<Command, String> {
     on_path("curl").ok_or("there is no curl")?;
@@ -66,6 +73,12 @@ fn beside(name: &str) -> PathBuf {
 /// A program on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The same, and among those for administrators; without it, the test of its name is skipped.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let found = on_path(name).or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|file| file.is_file()));
+    or_skip(name, found.ok_or_else(|| format!("there is no {name}")))
 }
 
 fn node_modules() -> Result<PathBuf, String> {

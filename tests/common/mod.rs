@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -69,6 +70,13 @@ impl Random {
     }
 }
 
+/// One of the files of `deploy/`, as it is delivered.
+#[track_caller]
+pub(crate) fn deployed(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 // ---- the server
 
 /// The binary with nothing of this process's settings in its environment.
@@ -81,7 +89,7 @@ pub(crate) fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("FANFARE_")
-            || ["SERVICE_PORT", "ENVIRONMENT", "JWT_SECRET", "CORS_ORIGINS"].contains(&&*text)
+            || ["SERVICE_PORT", "ENVIRONMENT", "JWT_SECRET", "CORS_ORIGINS", "NOTIFY_SOCKET"].contains(&&*text)
         {
             command.env_remove(&name);
         }
@@ -114,7 +122,14 @@ impl Server {
     /// Starts any command that ends in the server's greeting.
     #[track_caller]
     pub(crate) fn spawn(mut command: Command) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Server::spawn_with_input(command)
+    }
+
+    /// The same with the standard input that the command has.
+    #[track_caller]
+    pub(crate) fn spawn_with_input(mut command: Command) -> Server {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server's binary runs");
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, kept) = (child.stderr.take().expect("piped"), log.clone());

@@ -1,0 +1,347 @@
+//! nginx and Caddy themselves, with the very files of `deploy/`, in front of the real broker: streams pass at once, stay
+//! open and end in good order, by HTTP/1.1 and HTTP/2 over TLS; who is whose client is known; what is for operators does
+//! not get through. The client is curl.
+
+#[path = "clients/tools.rs"]
+#[allow(dead_code, reason = "each test that uses these tools needs some of them")]
+mod tools;
+
+mod common;
+
+use std::fs;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{BROADCAST, EVENTS, PATIENCE, Server, SseEvent, SseParser, deployed, fanfare, wait_for};
+use serde_json::Value;
+
+/// Where the client is, as the proxy sees it: not where the proxy is, as the broker sees it.
+const CLIENT: &str = "127.0.0.2";
+
+const ADMIN_KEY: &str = "an-operator-and-nobody-else";
+
+const KEY: &str = "a-service-and-nobody-else";
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("there is a free port")
+}
+
+/// One of the files with these parts of it replaced, each of which it must have.
+fn adapted(name: &str, replaced: &[(&str, &str)]) -> String {
+    let mut text = deployed(name);
+    for (old, new) in replaced {
+        assert!(text.contains(old), "{name} has no {old:?}");
+        text = text.replace(old, new);
+    }
+    text
+}
+
+/// A running proxy, in a folder of its own.
+struct Proxy {
+    child: Child,
+    folder: PathBuf,
+    http: SocketAddr,
+    https: SocketAddr,
+}
+
+impl Proxy {
+    /// Starts a program with the command that `prepare` makes of the folder and the two addresses to listen on.
+    fn start(program: &str, prepare: impl FnOnce(&Path, SocketAddr, SocketAddr) -> Command) -> Proxy {
+        let (http, https) = (free_address(), free_address());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{}", https.port()));
+        fs::create_dir_all(&folder).expect("there is room");
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("there is randomness");
+        fs::write(folder.join("chain.pem"), certificate.cert.pem()).expect("there is room");
+        fs::write(folder.join("key.pem"), certificate.signing_key.serialize_pem()).expect("there is room");
+        let log = fs::File::create(folder.join("log")).expect("there is room");
+        let mut command = prepare(&folder, http, https);
+        let log_too = log.try_clone().expect("a descriptor");
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn().expect("it runs");
+        let mut proxy = Proxy { child, folder, http, https };
+        wait_for("the proxy to listen", || {
+            let ended = proxy.child.try_wait().expect("it can be asked");
+            assert!(ended.is_none(), "{program} ended: {}", proxy.log());
+            TcpStream::connect(https).ok()
+        });
+        proxy
+    }
+
+    fn nginx(broker: SocketAddr, silence: &str) -> Option<Proxy> {
+        let program = tools::program("curl").and(tools::program("nginx"))?;
+        Some(Proxy::start("nginx", |folder, http, https| {
+            let place = folder.display();
+            let (log, ssl) = (format!("{place}/access.log"), format!("{place}/"));
+            let server = adapted(
+                "nginx/fanfare.conf",
+                &[
+                    ("127.0.0.1:8000", &broker.to_string()),
+                    ("listen 80;", &format!("listen {http};")),
+                    ("listen 443 ssl http2;", &format!("listen {https} ssl http2;")),
+                    ("server_name fanfare.example;", "server_name localhost;"),
+                    ("/etc/ssl/fanfare/", &ssl),
+                    ("/var/log/nginx/fanfare.log", &log),
+                    ("proxy_read_timeout 90s;", &format!("proxy_read_timeout {silence};")),
+                ],
+            );
+            fs::write(folder.join("fanfare.conf"), server).expect("there is room");
+            // What a distribution's nginx.conf has around it. The kinds of temporary files are what its build may write.
+            let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+            let paths: String = paths.map(|kind| format!("{kind}_temp_path {place}/{kind};")).concat();
+            let main = format!(
+                "daemon off; pid {place}/pid; error_log stderr; worker_processes 1; events {{ worker_connections 256; }}\n\
+                 http {{ gzip on; gzip_types text/event-stream; {paths} include {place}/fanfare.conf; }}\n"
+            );
+            fs::write(folder.join("nginx.conf"), main).expect("there is room");
+            let mut command = Command::new(program);
+            command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
+            command
+        }))
+    }
+
+    fn caddy(broker: SocketAddr) -> Option<Proxy> {
+        let program = tools::program("curl").and(tools::program("caddy"))?;
+        Some(Proxy::start("caddy", |folder, http, https| {
+            let (ssl, admin) = (format!("{}/", folder.display()), free_address());
+            let file = adapted(
+                "caddy/Caddyfile",
+                &[
+                    ("reverse_proxy 127.0.0.1:8000 {", &format!("reverse_proxy {broker} {{")),
+                    ("http_port 80\n", &format!("http_port {}\n", http.port())),
+                    ("https_port 443\n", &format!("https_port {}\n", https.port())),
+                    ("admin localhost:2019", &format!("admin {admin}")),
+                    ("fanfare.example {", "localhost {\n\tbind 127.0.0.1"),
+                    ("/etc/ssl/fanfare/", &ssl),
+                ],
+            );
+            fs::write(folder.join("Caddyfile"), file).expect("there is room");
+            let mut command = Command::new(program);
+            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(folder.join("Caddyfile"));
+            // It writes below its home.
+            command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
+            command
+        }))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// curl that asks the proxy for a path over TLS, from the client's address.
+    fn curl(&self, version: &str, path: &str) -> Command {
+        let mut command = Command::new("curl");
+        let (port, address) = (self.https.port(), self.https);
+        command.args(["--silent", "--show-error", "--no-buffer", "--max-time", "60"]).args([
+            version,
+            "--interface",
+            CLIENT,
+        ]);
+        command.arg("--cacert").arg(self.folder.join("chain.pem"));
+        command.args([
+            "--connect-to",
+            &format!("localhost:{port}:{address}"),
+            &format!("https://localhost:{port}{path}"),
+        ]);
+        command
+    }
+
+    /// Asks for a path with these arguments; gives the answer's status, HTTP version and body.
+    fn ask(&self, version: &str, path: &str, arguments: &[&str]) -> (u16, String, String) {
+        let mut command = self.curl(version, path);
+        let output = command.args(["--write-out", "\n%{http_code} %{http_version}"]).args(arguments).output();
+        let output = output.expect("curl runs");
+        assert!(output.status.success(), "{}; {}", String::from_utf8_lossy(&output.stderr), self.log());
+        let said = String::from_utf8(output.stdout).expect("it is text");
+        let (body, figures) = said.rsplit_once('\n').expect("the figures are written out");
+        let (status, version) = figures.split_once(' ').expect("there are two");
+        (status.parse().expect("a number"), version.to_owned(), body.to_owned())
+    }
+
+    fn listen(&self, version: &str, topics: &str, arguments: &[&str]) -> Listener {
+        let mut command = self.curl(version, &format!("{EVENTS}?topics={topics}"));
+        let mut child =
+            command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("curl runs");
+        let mut output = child.stdout.take().expect("piped");
+        let (send, received) = channel();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut bytes) {
+                let _ = send.send(bytes[..n].to_vec());
+            }
+        });
+        Listener { child, received, sse: SseParser::default() }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // nginx's workers end with their master only where it ends by itself.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let asked = Instant::now();
+        while asked.elapsed() < PATIENCE && self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the proxy's log: {}", self.log());
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// curl with a stream.
+struct Listener {
+    child: Child,
+    received: Receiver<Vec<u8>>,
+    sse: SseParser,
+}
+
+impl Listener {
+    /// The next event, if one comes before the stream's end.
+    #[track_caller]
+    fn next(&mut self) -> Option<SseEvent> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = self.sse.next() {
+                return Some(event);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.received.recv_timeout(left) {
+                Ok(bytes) => self.sse.feed(&bytes),
+                Err(error) if left.is_zero() => panic!("no event came: {error}"),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, kind: &str) -> SseEvent {
+        let event = self.next().expect("the stream goes on");
+        assert_eq!(event.kind, kind, "{event:?}");
+        event
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A broker that believes the proxy.
+fn broker(flags: &[&str], environment: &[(&str, &str)]) -> Server {
+    let mut command = fanfare();
+    command.args(["--listen", "127.0.0.1:0", "--trusted-proxies", "127.0.0.1"]).args(flags);
+    command.envs(environment.iter().copied());
+    Server::spawn(command)
+}
+
+/// The same with keys, and a short end.
+fn broker_with_keys() -> Server {
+    broker(&["--grace", "1s"], &[("FANFARE_ADMIN_KEY", ADMIN_KEY), ("FANFARE_KEYS", &format!("wallet:{KEY}"))])
+}
+
+/// The addresses of those who listen, as the broker knows them.
+fn listeners(broker: &Server) -> Vec<String> {
+    let path = "/api/v1/admin/streams";
+    let answer = broker.ask(&format!("GET {path} HTTP/1.1\r\nHost: t\r\nX-API-Key: {ADMIN_KEY}\r\n\r\n")).json();
+    let streams = answer["streams"].as_array().expect("a list").clone();
+    streams.iter().filter_map(|stream| stream["address"].as_str().map(str::to_owned)).collect()
+}
+
+/// What holds for every proxy.
+fn passes_everything(proxy: &Proxy, broker: &mut Server) {
+    let forged = ["--header", "X-Forwarded-For: 198.51.100.7", "--compressed"];
+    let versions = ["--http1.1", "--http2"];
+    let mut streams = versions.map(|version| proxy.listen(version, "a", &forged));
+    for stream in &mut streams {
+        // Held back, it would come with the stream's end: nothing is published yet, and heartbeats are rare.
+        stream.expect("connected");
+    }
+    assert_eq!(listeners(broker), [CLIENT, CLIENT], "and not what the client says, nor the proxy's own");
+
+    let page = format!("Origin: https://localhost:{}", proxy.https.port());
+    let (json, key) = ("Content-Type: application/json", format!("X-API-Key: {KEY}"));
+    for (version, told) in versions.into_iter().zip(["1.1", "2"]) {
+        let event = r#"{"topic":"a","type":"tick","data":{"n":1}}"#;
+        let arguments = ["--header", &page, "--header", json, "--header", &key, "--data", event];
+        let (status, spoken, body) = proxy.ask(version, BROADCAST, &arguments);
+        assert_eq!((status, &*spoken), (200, told), "{body}");
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(answer["clients"], 2);
+        for stream in &mut streams {
+            assert_eq!(stream.expect("tick").id.as_deref(), answer["id"].as_str());
+        }
+        for operators in ["/metrics", "/api/v1/admin/streams", "/api/v1/admin/topics"] {
+            let (status, ..) = proxy.ask(version, operators, &["--header", &format!("X-API-Key: {ADMIN_KEY}")]);
+            assert_eq!(status, 404, "{operators}");
+        }
+        assert_eq!(proxy.ask(version, "/ready", &[]).0, 200);
+    }
+    let plain = format!("http://localhost:{}/health", proxy.http.port());
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--write-out", "%{http_code} %{redirect_url}", "--output", "/dev/null"]);
+    command.args(["--connect-to", &format!("::{}", proxy.http), &plain]);
+    let said = command.output().expect("curl runs").stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.starts_with("308 https://localhost"), "{said}");
+
+    let [stays, leaves] = streams;
+    drop(leaves);
+    broker.wait_for_clients(1);
+    // The broker stops: those who listen are told so to the last byte.
+    let mut stream = stays;
+    broker.signal("TERM");
+    assert!(stream.expect("heartbeat").retry.is_some(), "when to come back");
+    assert_eq!(stream.next(), None);
+    assert!(stream.child.wait().expect("curl ends").success(), "the stream ended in good order");
+    assert_eq!(broker.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+/// Heartbeats keep a stream open for longer than the proxy waits for one.
+fn stays_open(proxy: &Proxy, broker: &Server, longer_than: Duration) {
+    let mut stream = proxy.listen("--http2", "a", &[]);
+    stream.expect("connected");
+    let begun = Instant::now();
+    while begun.elapsed() < longer_than {
+        stream.expect("heartbeat");
+    }
+    broker.publish("a", "tick", "{}");
+    let event = std::iter::from_fn(|| stream.next()).find(|event| event.kind != "heartbeat");
+    assert_eq!(event.map(|event| event.kind).as_deref(), Some("tick"));
+}
+
+#[test]
+fn nginx_passes_everything() {
+    let mut broker = broker_with_keys();
+    let Some(proxy) = Proxy::nginx(broker.addr, "90s") else { return };
+    passes_everything(&proxy, &mut broker);
+    let log = fs::read_to_string(proxy.folder.join("access.log")).expect("it keeps a log");
+    assert!(log.contains(BROADCAST) && !log.contains('?'), "{log}");
+}
+
+#[test]
+fn heartbeats_keep_a_stream_open_at_nginx() {
+    let broker_with_heartbeats = broker(&["--heartbeat", "500ms"], &[]);
+    let Some(proxy) = Proxy::nginx(broker_with_heartbeats.addr, "2s") else { return };
+    stays_open(&proxy, &broker_with_heartbeats, Duration::from_secs(5));
+    // Without them it is not open for as long.
+    let silent = broker(&[], &[]);
+    let proxy = Proxy::nginx(silent.addr, "1s").expect("it was found before");
+    let mut stream = proxy.listen("--http2", "a", &[]);
+    stream.expect("connected");
+    assert_eq!(stream.next(), None);
+}
+
+#[test]
+fn caddy_passes_everything() {
+    let mut broker = broker_with_keys();
+    let Some(proxy) = Proxy::caddy(broker.addr) else { return };
+    passes_everything(&proxy, &mut broker);
+}
