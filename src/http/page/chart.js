@@ -3,7 +3,7 @@
 const SPAN_MS = 300_000;
 // Samples come every second; where one is missing, so is the line.
 const BREAK_MS = 2500;
-const BOX = { height: 120, top: 8, bottom: 18, left: 44, right: 8 };
+const BOX = { height: 120, top: 8, bottom: 18, left: 54, right: 8 };
 
 // The least of 1, 2, 2.5, 5 times a power of ten that is no less.
 const niceCeiling = (n) => {

@@ -24,11 +24,8 @@ const write = (node, text) => {
   }
 };
 
-// Three digits that count, so that a figure keeps its width while it changes.
-const threeDigits = (n) => {
-  const digits = n >= 100 ? 0 : n >= 10 ? 1 : 2;
-  return n.toFixed(digits).replace(/\.?0+$/, (zeros) => (zeros.startsWith('.') ? '' : zeros));
-};
+// Three digits are what one reads of a figure that changes every second.
+const threeDigits = (n) => String(Number(n.toFixed(n >= 100 ? 0 : n >= 10 ? 1 : 2)));
 
 // A quantity by thousands, as [number, prefix].
 const scaled = (n) => {

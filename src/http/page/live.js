@@ -263,20 +263,29 @@ class Live {
   }
 
   row(event) {
-    const at = element('td', { class: 'time' }, formats.clockMs(event.at));
+    const at = this.cell('time', formats.clockMs(event.at));
     if (event.kind === 'note') {
-      return element('tr', { class: 'note' }, at, element('td', { colspan: '3' }, event.text));
+      return this.wide('note', at, event.text);
     }
     const button = element('button', { type: 'button', class: 'link', tabindex: '-1', title: 'Show the raw frame' });
     if (event.kind === 'gap') {
       button.append('gap');
-      const what = [element('b', {}, button), ` ${event.text}`];
-      return element('tr', { class: 'gap' }, at, element('td', { colspan: '3' }, ...what));
+      return this.wide('gap', at, button, ` ${event.text}`);
     }
     button.append(event.type);
     const preview = event.text.length > PREVIEW_CHARS ? `${event.text.slice(0, PREVIEW_CHARS)}…` : event.text;
-    return element('tr', { class: 'event' }, at, element('td', { class: 'topic' }, event.topic),
-      element('td', { class: 'type' }, button), element('td', { class: 'data' }, preview));
+    const topic = this.cell('topic', event.topic);
+    topic.title = event.topic;
+    return element('tr', { class: 'event', role: 'row' }, at, topic, this.cell('type', button), this.cell('data', preview));
+  }
+
+  // The roles say what the style sheet takes away where it lays a row out as something else.
+  cell(name, child) {
+    return element('td', { class: name, role: 'cell' }, child);
+  }
+
+  wide(name, at, ...children) {
+    return element('tr', { class: name, role: 'row' }, at, element('td', { colspan: '3', role: 'cell' }, ...children));
   }
 
   showCounts() {
