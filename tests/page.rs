@@ -217,7 +217,11 @@ impl Scene {
     fn open(name: &str, server: &Server, environment: &[(&str, &str)]) -> Option<Scene> {
         let command = tools::or_skip(&format!("the page in Chromium, {name}"), tools::node_with_chromium("page.js"))?;
         let mut command = clean(command);
-        command.arg(name).arg(format!("http://{}/", server.addr)).envs(environment.iter().copied());
+        let url = match server.tls {
+            None => format!("http://{}/", server.addr),
+            Some(address) => format!("https://{address}/"),
+        };
+        command.arg(name).arg(url).envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("Node.js runs");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
@@ -267,6 +271,12 @@ fn somebody_new_publishes_and_watches() {
 #[test]
 fn a_flood_is_shown_as_far_as_one_can_see_and_the_rest_is_counted() {
     play("flood", Server::start(&[]), &[]);
+}
+
+#[test]
+fn over_http2_it_is_the_same() {
+    let server = Server::start(&["--tls-self-signed", "--tls-listen", "127.0.0.1:0"]);
+    play("flood", server, &[("NODE_TLS_REJECT_UNAUTHORIZED", "0"), ("NODE_NO_WARNINGS", "1")]);
 }
 
 #[test]

@@ -117,7 +117,7 @@ class Live {
     this.source = new Source(`/api/v1/events?${query}`, {
       headers: () => access.headers('token', 'key'),
       take: (frame) => this.take(frame),
-      tell: (state, why) => this.changed(state, why),
+      tell: (...state) => this.changed(...state),
     });
     this.source.start();
     this.showButton();
@@ -140,13 +140,10 @@ class Live {
     this.showEmpty();
   }
 
-  changed(state, why) {
+  changed(state, why, wait) {
+    const cause = why ? `The server says ${why}` : 'The connection was lost';
     const texts = {
-      connecting: 'Connecting…',
-      open: 'Listening.',
-      waiting: `Connection lost. Trying again in ${why}.`,
-      declined: `The server says ${why}`,
-      refused: `The server says ${why}`,
+      connecting: 'Connecting…', open: 'Listening.', waiting: `${cause}. Trying again in ${wait}.`, refused: cause,
     };
     if (state === 'waiting' && this.state === 'open') {
       this.add({ kind: 'note', at: new Date(), text: 'The connection was lost.' });
@@ -156,7 +153,7 @@ class Live {
     if (state === 'open' || state === 'waiting') {
       this.state = state;
     }
-    this.tell(texts[state], state === 'refused' || state === 'declined');
+    this.tell(texts[state], state === 'refused');
     if (state === 'refused') {
       this.stop();
     }
@@ -206,7 +203,7 @@ class Live {
 
   setPaused(paused) {
     this.paused = paused;
-    byId('pause').setAttribute('aria-pressed', paused);
+    byId('pause').classList.toggle('on', paused);
     write(byId('pause'), paused ? 'Resume' : 'Pause');
     this.schedule();
   }

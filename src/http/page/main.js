@@ -7,7 +7,7 @@ class Monitor {
     this.source = new Source('/api/v1/events/stats/stream?last=300', {
       headers: () => access.headers('key'),
       take: (frame) => this.take(frame),
-      tell: (state, why) => this.changed(state, why),
+      tell: (...state) => this.changed(...state),
     });
     // A tab that nobody sees needs no figures; browsers allow six connections to a server, over all tabs. The stats
     // are kept for as long as the charts go back, so nothing is missing afterwards.
@@ -48,14 +48,8 @@ class Monitor {
     this.latest = topics;
   }
 
-  changed(state, why) {
-    const texts = {
-      connecting: 'Connecting…',
-      open: 'Live',
-      waiting: `Lost; again in ${why}`,
-      declined: 'Declined',
-      refused: 'Refused',
-    };
+  changed(state, why, wait) {
+    const texts = { connecting: 'Connecting…', open: 'Live', waiting: `Lost; again in ${wait}`, refused: 'Refused' };
     write(byId('connection'), texts[state]);
     byId('connection').dataset.state = state;
     clearTimeout(this.patience);
@@ -63,14 +57,14 @@ class Monitor {
       this.patience = setTimeout(() => this.note('Still connecting. Browsers allow six connections to a server'
         + ' without HTTP/2: other tabs may hold them all.'), 6000);
     }
-    if (state === 'waiting' && !this.lost) {
-      this.lost = true;
-      this.note(`The connection was lost at ${formats.clock(new Date())}. What is shown is from before.`);
-    } else if (state === 'open') {
+    if (state === 'open') {
       this.note(this.lost ? `Connected again at ${formats.clock(new Date())}.` : '');
       this.lost = false;
-    } else if (state === 'refused' || state === 'declined') {
+    } else if (why) {
       this.note(`The server says ${why}`);
+    } else if (state === 'waiting' && !this.lost) {
+      this.lost = true;
+      this.note(`The connection was lost at ${formats.clock(new Date())}. What is shown is from before.`);
     }
   }
 
@@ -98,7 +92,7 @@ const prepareTheme = () => {
 };
 
 // What is shown to the server with each request, for as long as this tab is open.
-const prepareAccess = () => {
+const prepareAccess = (changed) => {
   const dialog = byId('access-dialog');
   const form = byId('access-form');
   const held = () => access.get('key') !== '' || access.get('token') !== '';
@@ -116,6 +110,7 @@ const prepareAccess = () => {
     access.set('token', form.elements.token.value.trim());
     dialog.close();
     show();
+    changed();
   });
   byId('access-cancel').addEventListener('click', () => dialog.close());
   byId('sign-out').addEventListener('click', () => {
@@ -134,8 +129,10 @@ const example = () => {
   const type = publish.form.elements.type.value || 'notification';
   showSnippets({ topic: publish.topic, type, body: publish.body() });
 };
+const monitor = new Monitor(figures, topics);
+document.title = `Fanfare · ${location.host}`;
 prepareTheme();
-prepareAccess();
+// Refused streams are not opened again by themselves.
+prepareAccess(() => monitor.source.start());
 prepareSnippets();
 example();
-new Monitor(figures, topics);

@@ -81,7 +81,8 @@ class Frames {
 const RETRY_MS = 3000;
 const RETRY_MS_MAX = 30000;
 
-// A stream that is opened again whenever it ends, from where it was. `tell` is told its state, `take` its frames.
+// A stream that is opened again whenever it ends, from where it was. `take` is given its frames, `tell` its state:
+// `connecting`, `open`, `waiting` (why, if the server said it, and how long), `refused` (why): that is the end.
 class Source {
   constructor(url, { headers, take, tell }) {
     Object.assign(this, { url, headers, take, tell });
@@ -107,9 +108,9 @@ class Source {
     this.failures = 0;
     while (!signal.aborted) {
       this.tell('connecting');
-      let wait = null;
+      let later = {};
       try {
-        wait = await this.once(signal);
+        later = await this.once(signal);
       } catch (error) {
         if (error instanceof Refused) {
           this.stopped = true;
@@ -122,11 +123,11 @@ class Source {
       }
       this.failures += 1;
       const backoff = Math.min(RETRY_MS_MAX, this.retry * 1.5 ** (this.failures - 1));
-      await this.pause(wait ?? backoff * (0.75 + Math.random() / 2), signal);
+      await this.pause(later.ms ?? backoff * (0.75 + Math.random() / 2), later.why ?? '', signal);
     }
   }
 
-  // One connection, to its end. Gives how long to wait if the server said so.
+  // One connection, to its end. Gives why there is to be another one later, and when, if the server said so.
   async once(signal) {
     const headers = { Accept: 'text/event-stream', ...this.headers() };
     if (this.lastId !== '') {
@@ -143,7 +144,7 @@ class Source {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) {
-          return null;
+          return {};
         }
         frames.push(decoder.decode(value, { stream: true }));
       }
@@ -158,9 +159,8 @@ class Source {
     if (answer.status < 500 && answer.status !== 429) {
       throw new Refused(refusal(answer.status, text));
     }
-    this.tell('declined', refusal(answer.status, text));
     const seconds = Number(answer.headers.get('Retry-After'));
-    return seconds > 0 ? seconds * 1000 : null;
+    return { why: refusal(answer.status, text), ms: seconds > 0 ? seconds * 1000 : undefined };
   }
 
   receive(frame) {
@@ -179,8 +179,8 @@ class Source {
     }
   }
 
-  async pause(ms, signal) {
-    this.tell('waiting', formats.seconds(ms / 1000));
+  async pause(ms, why, signal) {
+    this.tell('waiting', why, formats.seconds(ms / 1000));
     await new Promise((resume) => {
       const done = () => {
         clearTimeout(timer);
