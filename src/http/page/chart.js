@@ -5,10 +5,10 @@ const SPAN_MS = 300_000;
 const BREAK_MS = 2500;
 const BOX = { height: 120, top: 8, bottom: 18, left: 54, right: 8 };
 
-// The least of 1, 2, 2.5, 5 times a power of ten that is no less.
+// The least of these times a power of ten that is no less: its half is as easy to read.
 const niceCeiling = (n) => {
   const power = 10 ** Math.floor(Math.log10(n));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((candidate) => candidate >= n * 0.999999);
+  return [1, 2, 4, 6, 8, 10].map((step) => step * power).find((candidate) => candidate >= n * 0.999999);
 };
 
 // `samples` is the list that all charts share: {at, …}, oldest first. A series is {name, of}, of which gives a sample's
@@ -103,11 +103,11 @@ class Chart {
         drawing('text', { x: BOX.left - 6, y: y + 3.5, 'text-anchor': 'end' }, this.format(value)),
       ];
     });
-    const minutes = [5, 4, 3, 2, 1, 0].map((minute) => {
-      const anchor = minute === 5 ? 'start' : minute === 0 ? 'end' : 'middle';
+    const minutes = (this.width < 400 ? [4, 2, 0] : [5, 4, 3, 2, 1, 0]).map((minute) => {
+      const anchor = { 5: 'start', 0: 'end' }[minute] ?? 'middle';
       const x = this.x(this.end - minute * 60_000);
       const text = minute === 0 ? 'now' : `−${minute}\u202fmin`;
-      return drawing('text', { x, y: BOX.height - 4, 'text-anchor': anchor, class: minute % 2 ? 'odd' : 'even' }, text);
+      return drawing('text', { x, y: BOX.height - 4, 'text-anchor': anchor }, text);
     });
     this.grid.replaceChildren(...levels.flat(), ...minutes);
   }

@@ -40,7 +40,7 @@ const cards = [
       { name: 'process', of: (s) => s.memory_bytes },
       { name: 'history', of: (s) => s.history.bytes },
     ],
-    more: (s) => `${formats.short(s.history.events)} events kept`,
+    more: (s) => `${formats.whole(s.history.events)} events kept`,
   },
 ];
 
