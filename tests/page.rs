@@ -101,7 +101,7 @@ fn a_browser_may_run_what_is_in_the_documents_and_nothing_else() {
 fn the_documents_stand_alone() {
     let server = guarded();
     for document in [server.get("/").text(), with_key(&server, ADMIN).text()] {
-        assert!(document.starts_with("<!doctype html>\n<html lang=\"en\" "), "{}", &document[..60]);
+        assert!(document.starts_with("<!doctype html>\n<html lang=\"en\""), "{}", &document[..60]);
         assert!(document.len() < BYTES_MAX, "{} bytes", document.len());
         for link in document.split("href=\"").skip(1) {
             assert!(link.starts_with('#') || link.starts_with("data:"), "{}", &link[..40]);

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
+use super::access::Access;
 use super::reply::{Reply, text_reply};
 
 // Macros, since `concat!` takes no constants.
@@ -84,19 +85,21 @@ fn source(text: &str) -> String {
     format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// The page. It tells those who want to connect whether listeners show tokens and publishers show keys.
-pub fn page(tokens: bool, keys: bool) -> Reply {
-    document(text_reply(StatusCode::OK, HTML, ""), &format!("data-tokens=\"{tokens}\" data-keys=\"{keys}\""), PAGE)
+/// The page. It knows whether listeners show tokens and publishers show keys, for what it tells of how to connect.
+pub fn page(access: &Access) -> Reply {
+    let (tokens, keys) = (!access.is_open_to_listeners(), !access.is_open_to_publishers());
+    let attributes = format!(" data-tokens=\"{tokens}\" data-keys=\"{keys}\"");
+    document(text_reply(StatusCode::OK, HTML, ""), &attributes, PAGE)
 }
 
 /// A refusal that asks for a key, for whoever has opened the page in a browser, which shows none by itself.
 pub fn sign_in(refusal: Reply) -> Reply {
-    document(refusal, "class=\"sign-in\"", SIGN_IN)
+    document(refusal, "", SIGN_IN)
 }
 
 /// Puts a document in an answer; these are the attributes of its root.
 fn document(mut reply: Reply, attributes: &str, rest: &'static str) -> Reply {
-    let text = format!("<!doctype html>\n<html lang=\"en\" {attributes}>\n{rest}");
+    let text = format!("<!doctype html>\n<html lang=\"en\"{attributes}>\n{rest}");
     *reply.body_mut() = Full::new(Bytes::from(text));
     let fields = reply.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(HTML));

@@ -149,7 +149,7 @@ impl Service {
 
     fn page(&self, headers: &HeaderMap) -> Result<Reply, Problem> {
         match self.access.check_insight(headers) {
-            Ok(()) => Ok(page::page(!self.access.is_open_to_listeners(), !self.access.is_open_to_publishers())),
+            Ok(()) => Ok(page::page(&self.access)),
             // A browser shows no key by itself. One that is no good is for the sign-in's script to tell.
             Err(problem @ Problem::Denied(Denied::Missing)) => {
                 self.counts.problems.count(problem.code());

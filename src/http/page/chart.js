@@ -36,7 +36,9 @@ class Chart {
 
   // A cursor, by pointer or by arrow keys, reads one moment's values.
   watch() {
-    this.svg.addEventListener('pointermove', (event) => this.point(this.timeAt(event.offsetX)));
+    this.svg.addEventListener('pointermove', ({ clientX }) => {
+      this.point(this.timeAt(clientX - this.svg.getBoundingClientRect().left));
+    });
     this.svg.addEventListener('pointerleave', () => this.point(null));
     this.svg.addEventListener('blur', () => this.point(null));
     this.svg.addEventListener('keydown', (event) => {
@@ -157,7 +159,8 @@ class Chart {
 
   describe() {
     const now = this.samples[this.samples.length - 1];
-    this.svg.setAttribute('aria-label', `${this.title}, the last five minutes. Now: ${this.values(now)}.`);
+    const label = `${this.title}, the last five minutes. Now: ${this.values(now)}. Arrow keys read earlier values.`;
+    this.svg.setAttribute('aria-label', label);
   }
 }
 

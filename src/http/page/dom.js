@@ -71,14 +71,30 @@ const formats = {
 const absent = '–';
 const or = (format, value) => (value === null || value === undefined ? absent : format(value));
 
+// A browser's storage; where it has none for pages, what is kept is kept until the page is left.
+const storage = (kind) => {
+  try {
+    return window[kind];
+  } catch {
+    const held = new Map();
+    return {
+      getItem: (name) => held.get(name) ?? null,
+      setItem: (name, value) => held.set(name, value),
+      removeItem: (name) => held.delete(name),
+    };
+  }
+};
+const ofTab = storage('sessionStorage');
+const ofBrowser = storage('localStorage');
+
 // What the operator has shown, for this tab only. A key goes into `X-API-Key`, a token into `Authorization`.
 const access = {
-  get: (what) => sessionStorage.getItem(`fanfare.${what}`) ?? '',
+  get: (what) => ofTab.getItem(`fanfare.${what}`) ?? '',
   set: (what, value) => {
     if (value === '') {
-      sessionStorage.removeItem(`fanfare.${what}`);
+      ofTab.removeItem(`fanfare.${what}`);
     } else {
-      sessionStorage.setItem(`fanfare.${what}`, value);
+      ofTab.setItem(`fanfare.${what}`, value);
     }
   },
   // The header for the first of these that is held.

@@ -82,11 +82,11 @@ const prepareTheme = () => {
     document.documentElement.dataset.theme = theme;
     write(button, `Theme: ${theme}`);
   };
-  const held = localStorage.getItem('fanfare.theme');
+  const held = ofBrowser.getItem('fanfare.theme');
   show(themes.includes(held) ? held : 'auto');
   button.addEventListener('click', () => {
     const next = themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % themes.length];
-    localStorage.setItem('fanfare.theme', next);
+    ofBrowser.setItem('fanfare.theme', next);
     show(next);
   });
 };

@@ -174,8 +174,14 @@ class Source {
       this.failures = 0;
       this.tell('open');
     }
-    if (frame.hasData) {
+    if (!frame.hasData) {
+      return;
+    }
+    try {
       this.take(frame);
+    } catch (error) {
+      // Not to be taken for the network's, which would only be tried again.
+      reportError(error);
     }
   }
 
