@@ -202,6 +202,14 @@ fn it_tells_what_has_to_be_shown() {
     }
 }
 
+#[test]
+fn its_reader_of_streams_agrees_with_one_that_nobody_here_wrote() {
+    let Some(mut command) = tools::or_skip("the page's reader of streams", tools::node("frames.js")) else { return };
+    let output = command.output().expect("Node.js runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, b"passed\n");
+}
+
 // ---- in a browser
 
 /// One at a time: each has processes enough of its own.
