@@ -110,6 +110,7 @@ impl App {
             monitor: Monitor::new(&config.fanout),
             tls: tls.as_ref().map(|(_, tls)| tls.clone()),
             metrics: config.metrics,
+            page: config.page,
             request_ids: AtomicU64::new(1),
             stopping: watch::Sender::new(false),
         });

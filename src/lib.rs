@@ -42,6 +42,7 @@
 //! | `server/carried.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
 //! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
 //! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
+//! | `http/page.rs`, `page/` | And how does it look? |
 //!
 //! # Glossary
 //!

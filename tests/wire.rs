@@ -581,7 +581,7 @@ fn a_malformed_parameter_of_a_stream_gets_400_that_names_it() {
 fn paths_and_methods_that_do_not_exist() {
     let server = Server::start(&[]);
     for path in
-        ["/", "/api/v1/events/", "/api/v1/event", "/api/v1/events/broadcast/", "/API/v1/events", "/healthz", "*"]
+        ["//", "/api/v1/events/", "/api/v1/event", "/api/v1/events/broadcast/", "/API/v1/events", "/healthz", "*"]
     {
         let answer = server.get(path);
         // `*` is only for OPTIONS: that a parser refuses it is as good.

@@ -85,6 +85,8 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Whether there is `/metrics`.
     pub metrics: bool,
+    /// Whether there is the page at `/`.
+    pub page: bool,
 }
 
 impl Config {
@@ -194,6 +196,7 @@ impl Config {
             },
             tokens,
             metrics: settings.metrics.unwrap_or(true),
+            page: settings.page.unwrap_or(true),
         })
     }
 }

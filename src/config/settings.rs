@@ -253,6 +253,9 @@ settings! {
 
     ["Operation"]
 
+    /// Serve the page at / [default: true].
+    #[arg(long, env = "FANFARE_PAGE", value_name = "BOOL")]
+    page: bool,
     /// Serve /metrics [default: true].
     #[arg(long, env = "FANFARE_METRICS", value_name = "BOOL")]
     metrics: bool,

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod counts;
 pub mod idempotency;
 pub mod metrics;
+pub mod page;
 pub mod publish;
 pub mod query;
 pub mod reply;

@@ -26,12 +26,14 @@ use crate::http::cors::{Cors, Field};
 use crate::http::counts::Counts;
 use crate::http::idempotency::Answers;
 use crate::http::metrics::metrics;
+use crate::http::page;
 use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Problem, Reply, tell_allowance};
 use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
 use crate::trace;
 
+const PAGE: &str = "/";
 const EVENTS: &str = "/api/v1/events";
 const BROADCAST: &str = "/api/v1/events/broadcast";
 const STATS: &str = "/api/v1/events/stats";
@@ -67,6 +69,8 @@ pub struct Service {
     pub tls: Option<Arc<Tls>>,
     /// Whether there is `/metrics`.
     pub metrics: bool,
+    /// Whether there is the page at `/`.
+    pub page: bool,
     /// Numbers the requests that bring no id of their own.
     pub request_ids: AtomicU64,
     /// Tells the connections that stay with hyper that the broker stops; each of them holds a receiver.
@@ -116,6 +120,7 @@ impl Service {
             STATS if get => Ok(self.stats(request)),
             STATS_STREAM if get => self.stats_stream(request, peer, request_id),
             METRICS if get && self.metrics => Ok(self.scrape()),
+            PAGE if get && self.page => answer(self.page(request.headers())?),
             "/health" | "/api/health" if get => answer(stats::health()),
             "/ready" if get => answer(stats::ready(&self.broker)),
             ADMIN_STREAMS | ADMIN_TOPICS if get || request.method() == Method::DELETE => self.admin(request),
@@ -140,6 +145,18 @@ impl Service {
             let watched = service.broker.watched(now).collect();
             Ok(Outcome::Reply(metrics(service.sources().figures(now).await, watched)))
         })
+    }
+
+    fn page(&self, headers: &HeaderMap) -> Result<Reply, Problem> {
+        match self.access.check_insight(headers) {
+            Ok(()) => Ok(page::page(&self.access)),
+            // A browser shows no key by itself. One that is no good is for the sign-in's script to tell.
+            Err(problem @ Problem::Denied(Denied::Missing)) => {
+                self.counts.problems.count(problem.code());
+                Ok(page::sign_in(problem.reply()))
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Where figures come from.
@@ -300,7 +317,8 @@ impl Service {
             BROADCAST => Ok("POST, OPTIONS"),
             ADMIN_STREAMS => Ok("GET, HEAD, DELETE, OPTIONS"),
             METRICS if !self.metrics => Err(Problem::NotFound),
-            ADMIN_TOPICS | EVENTS | STATS | STATS_STREAM | METRICS | "/health" | "/api/health" | "/ready" => {
+            PAGE if !self.page => Err(Problem::NotFound),
+            PAGE | ADMIN_TOPICS | EVENTS | STATS | STATS_STREAM | METRICS | "/health" | "/api/health" | "/ready" => {
                 Ok("GET, HEAD, OPTIONS")
             }
             _ => Err(Problem::NotFound),
