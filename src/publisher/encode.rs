@@ -99,7 +99,8 @@ impl Stamp {
             return Err(Invalid("data is not written as a JSON object; expected a struct or a map".to_owned()));
         }
         let Some(service) = &self.service else { return Ok(()) };
-        let keys: Keys = serde_json::from_slice(data).map_err(|error| Invalid(format!("data: {error}")))?;
+        let keys: Keys =
+            serde_json::from_slice(data).map_err(|error| Invalid(format!("data cannot be read: {error}")))?;
         json.pop();
         let mut is_first = keys.empty;
         let mut separate = |json: &mut Vec<u8>| {
