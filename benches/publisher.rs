@@ -1,4 +1,5 @@
-//! What publishing costs a service: the CPU of one call, and how many events a second a broker on the same machine takes.
+//! What publishing costs a service: the CPU of one call, and how many events a second a broker on the same machine
+//! takes.
 //!
 //! The broker is the real binary, in a process of its own.
 

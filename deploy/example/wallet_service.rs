@@ -5,8 +5,8 @@
 //! GATEWAY_URL=http://127.0.0.1:8000 cargo run --example wallet-service
 //! ```
 //!
-//! `FANFARE_KEY` is the service's API key, where the broker asks for one. It prints what became of the events, and fails
-//! where not all of them were accepted.
+//! `FANFARE_KEY` is the service's API key, where the broker asks for one. It prints what became of the events, and
+//! fails where not all of them were accepted.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! An event becomes the JSON that is sent, in its caller's thread: nothing that is queued refers to the caller's values.
+//! An event becomes the JSON that is sent, in its caller's thread: nothing that is queued refers to the caller's
+//! values.
 
 use std::fmt;
 use std::time::Instant;

@@ -6,8 +6,8 @@
 //!                       checked   events, bytes    own runtime   a batch each
 //! ```
 //!
-//! [`Publisher::publish`] checks an event by the broker's own rules, encodes it in the caller's thread and puts it into a
-//! queue. That is all that a caller waits for: no network, no runtime, no other caller's encoding. A thread of the
+//! [`Publisher::publish`] checks an event by the broker's own rules, encodes it in the caller's thread and puts it into
+//! a queue. That is all that a caller waits for: no network, no runtime, no other caller's encoding. A thread of the
 //! publisher's own takes batches from the queue and sends them over one kept connection.
 //!
 //! What can go wrong on the way, and what happens then:
@@ -23,14 +23,14 @@
 //! | 401, any other answer | the batch is dropped as `refused` |
 //! | the publisher is closed before all was sent | what is left is dropped as `closed` |
 //!
-//! Every drop is counted by its reason ([`Publisher::figures`]) and reported: a warning by `tracing`, at once and then at
-//! most every ten seconds however many there are, or what [`Builder::on_report`] is given.
+//! Every drop is counted by its reason ([`Publisher::figures`]) and reported: a warning by `tracing`, at once and then
+//! at most every ten seconds however many there are, or what [`Builder::on_report`] is given.
 //!
-//! **Order.** The events of one caller arrive in the order in which it published them, whatever their topics: there is one
-//! queue, and no request begins before the one before it is decided.
+//! **Order.** The events of one caller arrive in the order in which it published them, whatever their topics: there is
+//! one queue, and no request begins before the one before it is decided.
 //!
-//! **Once.** The broker remembers idempotency keys for ten minutes, in memory. A broker that is restarted between a request
-//! and its repeat publishes the repeat too.
+//! **Once.** The broker remembers idempotency keys for ten minutes, in memory. A broker that is restarted between a
+//! request and its repeat publishes the repeat too.
 //!
 //! ```no_run
 //! use fanfare::publisher::Publisher;
@@ -192,7 +192,8 @@ impl Builder {
         }
     }
 
-    /// Where the broker is, such as `http://gateway:8000`, which is the default; `https` needs the feature of that name.
+    /// Where the broker is, such as `http://gateway:8000`, which is the default; `https` needs the feature of that
+    /// name.
     #[must_use]
     pub fn url(mut self, url: &str) -> Builder {
         self.url = url.to_owned();
@@ -206,8 +207,8 @@ impl Builder {
         self
     }
 
-    /// Whether `service` and `published_at` (RFC 3339, UTC, when it was published) are added to an event's data where it
-    /// does not have them, whatever their values; the default. Without, data is passed on to the letter.
+    /// Whether `service` and `published_at` (RFC 3339, UTC, when it was published) are added to an event's data where
+    /// it does not have them, whatever their values; the default. Without, data is passed on to the letter.
     #[must_use]
     pub fn stamp(mut self, is_stamped: bool) -> Builder {
         self.is_stamped = is_stamped;
@@ -258,16 +259,17 @@ impl Builder {
         self
     }
 
-    /// How long an event is of use after it was published, and so is tried to be sent; 5 minutes by default. Beyond
-    /// half of the broker's `--idempotency-window` (10 minutes), what is sent again may be published twice.
+    /// How long an event is of use after it was published, and so is tried to be sent; 5 minutes by default. Where it
+    /// is longer than the broker's `--idempotency-window` (10 minutes), what is sent again may be published twice.
     #[must_use]
     pub fn give_up_after(mut self, age: Duration) -> Builder {
         self.bounds.age = age;
         self
     }
 
-    /// What is told when events were dropped, instead of a warning in the log: at once, and then at most every ten seconds.
-    /// It is called by the publisher's thread, which meanwhile sends nothing; a panic in it closes the publisher.
+    /// What is told when events were dropped, instead of a warning in the log: at once, and then at most every ten
+    /// seconds. It is called by the publisher's thread, which meanwhile sends nothing; a panic in it closes the
+    /// publisher.
     #[must_use]
     pub fn on_report(mut self, report: impl Fn(&Report) + Send + Sync + 'static) -> Builder {
         self.on_report = Some(OnReport(Arc::new(report)));
@@ -308,8 +310,8 @@ impl Builder {
 }
 
 impl Publisher {
-    /// A publisher for this service, to where `GATEWAY_URL` says (`http://gateway:8000` where it says nothing), with the
-    /// API key in `FANFARE_KEY`, if there is one.
+    /// A publisher for this service, to where `GATEWAY_URL` says (`http://gateway:8000` where it says nothing), with
+    /// the API key in `FANFARE_KEY`, if there is one.
     ///
     /// # Errors
     /// Where one of them cannot be right.
@@ -329,8 +331,8 @@ impl Publisher {
         Builder::new(service)
     }
 
-    /// Publishes an event: `data` must be written as a JSON object, such as a struct or a map is. Numbers leave as they are
-    /// written, of any size. It belongs to the user that `data.user_id` names; without one it is public, and
+    /// Publishes an event: `data` must be written as a JSON object, such as a struct or a map is. Numbers leave as they
+    /// are written, of any size. It belongs to the user that `data.user_id` names; without one it is public, and
     /// [`for_users`](Publisher::for_users) is how to name its users.
     ///
     /// It never waits for the broker, nor for room in the queue. It may be called from any thread, in a runtime or not.
@@ -341,8 +343,8 @@ impl Publisher {
         self.publish_to(None, topic, kind, data)
     }
 
-    /// As [`publish`](Publisher::publish), but where the queue is full it waits for room: for tools that pass on what they
-    /// read, as fast as the broker takes it.
+    /// As [`publish`](Publisher::publish), but where the queue is full it waits for room: for tools that pass on what
+    /// they read, as fast as the broker takes it.
     ///
     /// # Errors
     /// [`Rejected`], but never [`Rejected::Full`].
@@ -393,21 +395,22 @@ impl Publisher {
         self.handle.queue.last_id()
     }
 
-    /// Waits until every event is decided that was queued before: accepted, or dropped. Nothing is held up by it. It takes as
-    /// long as the broker does, and where that does not answer, [`Builder::give_up_after`].
+    /// Waits until every event is decided that was queued before: accepted, or dropped. Nothing is held up by it. It
+    /// takes as long as the broker does, and where that does not answer, [`Builder::give_up_after`].
     ///
     /// It needs no runtime of a certain kind.
     pub async fn flush(&self) -> Figures {
         self.handle.queue.flushed().await
     }
 
-    /// As [`flush`](Publisher::flush), for code that is not async; async code must not call it, since it blocks its thread.
+    /// As [`flush`](Publisher::flush), for code that is not async; async code must not call it, since it blocks its
+    /// thread.
     pub fn blocking_flush(&self) -> Figures {
         block_on(self.flush())
     }
 
-    /// Takes no more events, of this clone or any other, sends what is queued, and gives the final figures; after `within`
-    /// it drops what is left as `closed`.
+    /// Takes no more events, of this clone or any other, sends what is queued, and gives the final figures; after
+    /// `within` it drops what is left as `closed`.
     ///
     /// It needs no runtime of a certain kind; the publisher's own thread keeps the time.
     pub async fn close(&self, within: Duration) -> Figures {
@@ -415,7 +418,8 @@ impl Publisher {
         self.handle.queue.closed().await
     }
 
-    /// As [`close`](Publisher::close), for code that is not async; async code must not call it, since it blocks its thread.
+    /// As [`close`](Publisher::close), for code that is not async; async code must not call it, since it blocks its
+    /// thread.
     pub fn blocking_close(&self, within: Duration) -> Figures {
         block_on(self.close(within))
     }
@@ -499,13 +503,14 @@ fn variable(name: &str) -> Result<Option<String>, BuildError> {
     }
 }
 
-/// Starts the thread that sends and reports. It has a runtime of its own, so that callers need none, and none of theirs that
-/// is busy or ends holds the sending up.
+/// Starts the thread that sends and reports. It has a runtime of its own, so that callers need none, and none of theirs
+/// that is busy or ends holds the sending up.
 fn start(sender: Sender, reporter: Reporter) -> std::io::Result<()> {
     /// Ends the publisher with its thread, also where that panics: nobody waits for what will not come.
     struct End(Arc<Queue>);
     impl Drop for End {
         fn drop(&mut self) {
+            self.0.abandon();
             self.0.end();
         }
     }
@@ -515,8 +520,10 @@ fn start(sender: Sender, reporter: Reporter) -> std::io::Result<()> {
         let end = End(sender.queue.clone());
         let queue = sender.queue.clone();
         runtime.block_on(until(queue.time_is_over(), beside(reporter.run(), sender.run())));
-        drop(end);
+        // Before who closes it goes on, and perhaps ends the process.
+        queue.abandon();
         reporter.report();
+        drop(end);
         // A name that is still being looked up is not waited for.
         runtime.shutdown_background();
     })?;

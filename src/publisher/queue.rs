@@ -42,8 +42,8 @@ pub struct Dropped {
     pub full: u64,
     /// The broker refused them: for what they hold, or because this service may not publish them.
     pub refused: u64,
-    /// For as long as they were of use, the broker could not be asked, or did not answer. Where only its answer was lost
-    /// each time, it may have accepted them.
+    /// For as long as they were of use, the broker could not be asked, or did not answer. Where only its answer was
+    /// lost each time, it may have accepted them.
     pub expired: u64,
     /// They were published after the publisher was closed, or still queued when its time to close was over.
     pub closed: u64,
@@ -399,12 +399,11 @@ impl Queue {
         }
     }
 
-    /// Ends everything: what is left is dropped.
-    pub(super) fn end(&self) {
+    /// Drops what is left, and takes no more.
+    pub(super) fn abandon(&self) {
         let left = {
             let mut state = self.lock();
             state.is_closed = true;
-            state.is_over = true;
             let figures = &mut state.figures;
             figures.dropped.closed += figures.queued;
             figures.queued = 0;
@@ -413,6 +412,11 @@ impl Queue {
             std::mem::take(&mut state.waiting)
         };
         drop(left);
+    }
+
+    /// Tells all who wait that everything is over.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
         self.decided.notify_waiters();
     }
 

@@ -1,13 +1,12 @@
 //! Takes what was published from the queue, sends it, and tries again until each event is decided.
 //!
-//! One request is under way at a time, and the next batch is taken when the one before is decided. So the queue's order is
-//! the order in which the broker accepts, also where a request has to be made again, and while a request is under way the
-//! next batch fills by itself: the slower the broker answers, the larger the batches.
+//! One request is under way at a time, and the next batch is taken when the one before is decided. So the queue's order
+//! is the order in which the broker accepts, also where a request has to be made again, and while a request is under
+//! way the next batch fills by itself: the slower the broker answers, the larger the batches.
 //!
-//! A request has an idempotency key, which its repeats have too: where the broker had accepted it and only the answer was
-//! lost, the repeat gets that answer and publishes nothing.
+//! A request has an idempotency key, which its repeats have too: where the broker had accepted it and only the answer
+//! was lost, the repeat gets that answer and publishes nothing.
 
-use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,8 +187,8 @@ fn judge(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Attempt {
         },
         400 | 413 => Attempt::NotAll(why(status, body)),
         403 => Attempt::NotThere(why(status, body)),
-        // Too slow, too often, or not able to now (RFC 9110, section 15): it may be repeated, under its key even where it
-        // was accepted.
+        // Too slow, too often, or not able to now (RFC 9110, section 15): it may be repeated, under its key even where
+        // it was accepted.
         408 | 429 | 500..=599 => Attempt::Again(after, why(status, body)),
         _ => Attempt::Refused(why(status, body)),
     }
@@ -250,8 +249,8 @@ fn split_by_topic(events: Vec<Event>) -> Result<(Vec<Event>, Vec<Event>), Vec<Ev
     Ok(events.into_iter().partition(|event| event.topic() == topic))
 }
 
-/// A wait that nobody else chooses too: any time up to a bound that doubles (exponential backoff with full jitter), so that
-/// many publishers do not come back together.
+/// A wait that nobody else chooses too: any time up to a bound that doubles (exponential backoff with full jitter), so
+/// that many publishers do not come back together.
 fn backoff(failures: u32) -> Duration {
     let most = BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
     // Seeded by the operating system anew each time: 53 bits of it, as a fraction.
@@ -276,12 +275,6 @@ impl Keys {
         self.last += 1;
         let key = format!("{}-{}", self.publisher, self.last);
         HeaderValue::from_str(&key).expect("digits and letters may stand in a header")
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.publisher, self.last)
     }
 }
 
