@@ -28,7 +28,7 @@
 //! | `http/access.rs`, `auth/mod.rs` | Who asks, and what may they do? |
 //! | `auth/token.rs`, `signature.rs`, `claims.rs`, `jwks.rs`, `keys/mod.rs` | How is it proved? |
 //! | `limit/mod.rs` | How much of it may they have? |
-//! | `http/publish.rs`, `event.rs`, `pattern.rs` | What is an event, whose is it, and what is refused? |
+//! | `http/publish.rs`, `event.rs`, `name.rs`, `pattern.rs` | What is an event, whose is it, and what is refused? |
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
@@ -43,6 +43,7 @@
 //! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
 //! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
 //! | `http/page.rs`, `page/` | And how does it look? |
+//! | `publisher/mod.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
 //!
 //! # Glossary
 //!
@@ -63,7 +64,8 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, client, clock. Nothing below `http` knows HTTP.
+//! pattern, event, frame, id, process, histogram, trace, publisher, client, name, clock. Nothing from `limit` to
+//! `id` knows HTTP.
 
 #[cfg(feature = "server")]
 pub mod app;
@@ -94,10 +96,14 @@ pub mod id;
 pub mod limit;
 #[cfg(feature = "server")]
 pub mod log;
+#[cfg(any(feature = "publisher", feature = "server"))]
+pub mod name;
 #[cfg(feature = "server")]
 pub mod pattern;
 #[cfg(feature = "server")]
 pub mod process;
+#[cfg(feature = "publisher")]
+pub mod publisher;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
