@@ -42,6 +42,8 @@
 //! | `server/carried.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
 //! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
 //! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
+//! | `cli/remote.rs`, `follow.rs`, `client.rs`, `sse.rs` | How do the commands ask a broker, and come back after a cut? |
+//! | `cli/tail.rs`, `look.rs`, `stats/mod.rs`, `view.rs`, `publish/mod.rs` | What do they show, and what do they send? |
 //!
 //! # Glossary
 //!
@@ -62,7 +64,7 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, client, clock. Nothing below `http` knows HTTP.
+//! pattern, event, frame, id, process, histogram, trace, client, sse, clock. Nothing below `http` knows HTTP.
 
 #[cfg(feature = "server")]
 pub mod app;
@@ -99,5 +101,7 @@ pub mod pattern;
 pub mod process;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(any(feature = "cli", feature = "load"))]
+pub mod sse;
 #[cfg(feature = "server")]
 pub mod trace;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top to the bottom, as `src/lib.rs` says too.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "cli",
     "app",
     "config",
@@ -24,6 +24,7 @@ const ORDER: [&str; 19] = [
     "histogram",
     "trace",
     "client",
+    "sse",
     "clock",
 ];
 

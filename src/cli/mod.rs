@@ -5,8 +5,12 @@
 //! trying again without changing that is no use.
 
 mod check;
+mod follow;
+mod look;
 mod manual;
+mod remote;
 mod serve;
+mod tail;
 mod token;
 
 use std::ffi::OsString;
@@ -32,6 +36,8 @@ struct Cli {
 enum Command {
     /// Run the broker (this is what `fanfare` does without a command).
     Serve(Box<Flags>),
+    /// Follow topics: events as they come, through cuts and restarts.
+    Tail(Box<tail::Arguments>),
     /// Read the settings as `serve` would, and explain them.
     Check(Box<check::Arguments>),
     /// Make a token for development, signed with JWT_SECRET.
@@ -83,6 +89,7 @@ impl Command {
     fn run(self, matches: &clap::ArgMatches) -> Result<(), Failure> {
         match self {
             Command::Serve(flags) => serve::run(*flags),
+            Command::Tail(arguments) => tail::run(&arguments),
             Command::Check(arguments) => check::run(*arguments, matches),
             Command::Token(arguments) => token::run(arguments),
             Command::Completions(arguments) => manual::completions(&arguments, Cli::command()),
@@ -94,17 +101,25 @@ impl Command {
 /// Prints what was asked for. Whoever reads no further has had what they wanted.
 fn print(text: &[u8]) -> Result<(), Failure> {
     match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
+        Err(error) if !is_gone(&error) => Err(Failure::failed(error)),
         _ => Ok(()),
     }
+}
+
+/// Whether nobody reads our output any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// The command, and what it was made of.
 fn parse(mut arguments: Vec<OsString>) -> Result<(Cli, clap::ArgMatches), clap::Error> {
     const ASKING: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    if arguments.is_empty() {
+        arguments.push("fanfare".into());
+    }
     let first = arguments.get(1).map(|first| first.to_string_lossy());
     if first.is_none_or(|first| first.starts_with('-') && !ASKING.contains(&&*first)) {
-        arguments.insert(arguments.len().min(1), "serve".into());
+        arguments.insert(1, "serve".into());
     }
     let mut matches = Cli::command().try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches(&matches)?;
