@@ -116,7 +116,10 @@ pub(super) struct Columns {
 const TOPIC_MAX: usize = 24;
 const KIND_MAX: usize = 28;
 
-/// Where data goes on that is longer than a line, if it could not begin in the same line.
+/// The columns that data gets at least if it is longer than a line.
+const ROOM_LEAST: usize = 48;
+
+/// Where data begins that would get less.
 const HANGING: usize = 4;
 
 impl Columns {
@@ -144,7 +147,8 @@ impl Columns {
         page.put(Style::new().effects(Effects::BOLD), &kind);
         page.pad(time.len() + 2 + self.topic + 2 + self.kind + 2);
         // Data that would be squeezed into a corner begins below.
-        if page.at + page.width / 3 > page.width {
+        let room = page.width.saturating_sub(page.at);
+        if room < ROOM_LEAST && cells(&data) > room {
             page.indent = HANGING;
             page.break_line();
         }

@@ -10,6 +10,7 @@ mod look;
 mod manual;
 mod remote;
 mod serve;
+mod stats;
 mod tail;
 mod token;
 
@@ -38,6 +39,8 @@ enum Command {
     Serve(Box<Flags>),
     /// Follow topics: events as they come, through cuts and restarts.
     Tail(Box<tail::Arguments>),
+    /// How a broker is doing: a live view in a terminal, elsewhere once as JSON.
+    Stats(stats::Arguments),
     /// Read the settings as `serve` would, and explain them.
     Check(Box<check::Arguments>),
     /// Make a token for development, signed with JWT_SECRET.
@@ -90,6 +93,7 @@ impl Command {
         match self {
             Command::Serve(flags) => serve::run(*flags),
             Command::Tail(arguments) => tail::run(&arguments),
+            Command::Stats(arguments) => stats::run(&arguments),
             Command::Check(arguments) => check::run(*arguments, matches),
             Command::Token(arguments) => token::run(arguments),
             Command::Completions(arguments) => manual::completions(&arguments, Cli::command()),

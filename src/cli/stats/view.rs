@@ -1,0 +1,354 @@
+//! How the view is drawn: panels beside each other where there is room, else below each other.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use ratatui::Frame;
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Block, BorderType, Paragraph, Row, Sparkline, Table};
+
+use super::model::{Link, Model, Quantiles, Series, Stats, Topic};
+use crate::cli::look::plain;
+
+/// From this width on panels stand beside each other.
+const WIDE: u16 = 72;
+
+const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+const GOOD: Style = Style::new().fg(Color::Green);
+const BAD: Style = Style::new().fg(Color::Red);
+const IN: Style = Style::new().fg(Color::Cyan);
+const OUT: Style = Style::new().fg(Color::Magenta);
+
+/// Draws how things are.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
+    let [head, body, foot] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
+    draw_head(model, frame, head);
+    draw_foot(model, frame, foot);
+    let Some(stats) = &model.stats else {
+        return frame.render_widget(Paragraph::new("waiting for the first figures …").style(DIM).centered(), body);
+    };
+    match body.width >= WIDE {
+        true => {
+            let rows = [Constraint::Length(8), Constraint::Length(8), Constraint::Fill(1)];
+            let [upper, lower, rest] = Layout::vertical(rows).areas(body);
+            let [left, middle, right] = Layout::horizontal([Constraint::Fill(1); 3]).areas(upper);
+            frame.render_widget(panel("Streams", streams(stats)), left);
+            draw_published(model, stats, frame, middle);
+            draw_delivered(model, stats, frame, right);
+            let [left, middle, right] = Layout::horizontal([Constraint::Fill(1); 3]).areas(lower);
+            frame.render_widget(panel("Latency", latency(stats)), left);
+            frame.render_widget(panel("Memory", memory(stats)), middle);
+            frame.render_widget(panel("Trouble", trouble(stats)), right);
+            draw_topics(stats, model.at, frame, rest);
+        }
+        false => {
+            let heights = [8, 5, 5, 8, 8].map(Constraint::Length);
+            let [first, second, third, fourth, fifth, rest] =
+                Layout::vertical(heights.into_iter().chain([Constraint::Min(4)])).areas(body);
+            frame.render_widget(panel("Streams", streams(stats)), first);
+            draw_published(model, stats, frame, second);
+            draw_delivered(model, stats, frame, third);
+            frame.render_widget(panel("Trouble", trouble(stats)), fourth);
+            frame.render_widget(panel("Latency", latency(stats)), fifth);
+            draw_topics(stats, model.at, frame, rest);
+        }
+    }
+}
+
+fn draw_head(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let mut spans = vec![Span::styled(" fanfare ", BOLD)];
+    if let Some(stats) = &model.stats {
+        let style = if stats.status == "healthy" { GOOD } else { BAD };
+        spans.extend([
+            Span::raw(format!("{} ", plain(&stats.version))),
+            Span::styled(plain(&stats.status).into_owned(), style.patch(BOLD)),
+            Span::raw(format!(", up {}", span(stats.uptime_seconds))),
+        ]);
+    }
+    frame.render_widget(Line::from(spans), area);
+    let url = Line::styled(format!("{} ", plain(&model.url)), DIM).right_aligned();
+    let room = Layout::horizontal([Constraint::Max(40), Constraint::Fill(1)]).split(area)[1];
+    frame.render_widget(url, room);
+}
+
+fn draw_foot(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(9)]).areas(area);
+    let line = match &model.link {
+        Link::Up => match model.at {
+            Some(at) => Line::styled(format!(" {:.0} UTC", at), DIM),
+            None => Line::default(),
+        },
+        Link::Cut { why, until } => {
+            let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
+            Line::styled(format!(" cut: {}; again in {left:.0} s", plain(why)), BAD)
+        }
+        Link::Strange(why) => Line::styled(format!(" these are no stats: {}", plain(why)), BAD),
+    };
+    frame.render_widget(line, left);
+    frame.render_widget(Line::styled("q leaves ", DIM).alignment(Alignment::Right), right);
+}
+
+fn block(title: &str) -> Block<'static> {
+    Block::bordered().border_type(BorderType::Rounded).border_style(DIM).title(Span::styled(format!(" {title} "), BOLD))
+}
+
+fn panel(title: &str, lines: Vec<Line<'static>>) -> Paragraph<'static> {
+    Paragraph::new(Text::from(lines)).block(block(title))
+}
+
+/// A figure with its name, one a line.
+fn figure(name: &str, value: impl Into<String>, style: Style) -> Line<'static> {
+    Line::from(vec![Span::styled(format!("{name:<12}"), DIM), Span::styled(value.into(), style)])
+}
+
+/// Red where it is not zero.
+fn alarming(n: u64) -> Style {
+    if n > 0 { BAD } else { Style::new() }
+}
+
+fn streams(stats: &Stats) -> Vec<Line<'static>> {
+    let states = &stats.states;
+    let now = format!("{} of {}", count(stats.connected_clients), count(stats.max_clients));
+    let others = [("carried", states.carried), ("ending", states.ending)];
+    let others = others.map(|(name, n)| format!("{name} {}", count(n))).join(", ");
+    vec![
+        figure("now", now, BOLD),
+        figure("opened", format!("{} a second", rate(stats.rates.opened)), Style::new()),
+        figure("live", count(states.live), Style::new()),
+        figure("replaying", count(states.replaying), Style::new()),
+        figure("stalled", count(states.stalled), alarming(states.stalled)),
+        Line::styled(others, DIM),
+    ]
+}
+
+fn draw_published(model: &Model, stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
+    let rates = &stats.rates;
+    let told = Told { events: rates.published, bytes: rates.published_bytes, all: stats.events };
+    draw_rate("Events in", &told, &model.published, IN, frame, area);
+}
+
+fn draw_delivered(model: &Model, stats: &Stats, frame: &mut Frame<'_>, area: Rect) {
+    let rates = &stats.rates;
+    let told = Told { events: rates.delivered, bytes: rates.delivered_bytes, all: stats.streams.delivered };
+    draw_rate("Events out", &told, &model.delivered, OUT, frame, area);
+}
+
+/// What is told of a rate besides how it was.
+struct Told {
+    events: f64,
+    bytes: f64,
+    all: u64,
+}
+
+fn draw_rate(title: &str, told: &Told, series: &Series, style: Style, frame: &mut Frame<'_>, area: Rect) {
+    let block = block(title);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let [line, graph, total] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(inner);
+    let now = Line::from(vec![
+        Span::styled(rate(told.events), style.patch(BOLD)),
+        Span::raw("/s, "),
+        Span::raw(format!("{}/s", bytes(told.bytes))),
+    ]);
+    frame.render_widget(now, line);
+    let seen = series.last(graph.width.into());
+    frame.render_widget(Sparkline::default().data(seen).style(style), graph);
+    let all = format!("{} in all, at most {}/s", count(told.all), count(series.most()));
+    frame.render_widget(Line::styled(all, DIM), total);
+}
+
+fn latency(stats: &Stats) -> Vec<Line<'static>> {
+    let quantiles = |q: &Quantiles| {
+        let (p50, p99) = (milliseconds(q.p50_ms), milliseconds(q.p99_ms));
+        Line::from(vec![
+            Span::styled("  p50 ", DIM),
+            Span::raw(p50),
+            Span::styled("  p99 ", DIM),
+            Span::styled(p99, BOLD),
+        ])
+    };
+    let slowest = match stats.slowest.events {
+        0 => "nobody is behind".to_owned(),
+        events => format!("{} events, {:.1} s", count(events), stats.slowest.seconds),
+    };
+    vec![
+        Line::raw("publish, to its answer"),
+        quantiles(&stats.latency.publish),
+        Line::raw("fan-out, to the socket"),
+        quantiles(&stats.latency.fanout),
+        Line::raw("farthest behind"),
+        Line::raw(format!("  {slowest}")),
+    ]
+}
+
+fn memory(stats: &Stats) -> Vec<Line<'static>> {
+    let history = &stats.history;
+    let memory = stats.memory_bytes.map_or_else(|| "unknown".to_owned(), |n| bytes(n as f64));
+    let ids = |id: &str| plain(id).into_owned();
+    vec![
+        figure("resident", memory, BOLD),
+        figure("history", format!("{} events", count(history.events)), Style::new()),
+        figure("", bytes(history.bytes as f64), Style::new()),
+        figure("topics", count(history.topics), Style::new()),
+        figure("oldest", ids(&history.oldest), Style::new()),
+        figure("newest", ids(&history.newest), Style::new()),
+    ]
+}
+
+fn trouble(stats: &Stats) -> Vec<Line<'static>> {
+    let streams = &stats.streams;
+    let requests: u64 = stats.problems.values().sum();
+    let worst = stats.problems.iter().max_by_key(|(_, n)| **n).map(|(code, _)| format!(" {}", plain(code)));
+    let mut lines = vec![
+        figure("gaps", count(streams.gaps), alarming(streams.gaps)),
+        figure("stalls", count(streams.stalls), alarming(streams.stalls)),
+        figure("refused", format!("{} streams", count(stats.refused)), alarming(stats.refused)),
+        figure("", format!("{} requests{}", count(requests), worst.unwrap_or_default()), alarming(requests)),
+    ];
+    let mut closed: Vec<_> = streams.closed.iter().filter(|(_, n)| **n > 0).collect();
+    closed.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let all = count(closed.iter().map(|(_, n)| **n).sum());
+    lines.push(figure("closed", all, Style::new()));
+    let reasons: Vec<String> = closed.iter().map(|(reason, n)| format!("{} {}", plain(reason), count(**n))).collect();
+    lines.push(Line::styled(reasons.join(", "), DIM));
+    lines
+}
+
+fn draw_topics(stats: &Stats, at: Option<Timestamp>, frame: &mut Frame<'_>, area: Rect) {
+    let row = |topic: &Topic| {
+        let ago = topic.last_published.zip(at).map(|(last, at)| at.as_second().saturating_sub(last.as_second()).max(0));
+        let numbers = [
+            rate(topic.rate),
+            count(topic.events_published),
+            bytes(topic.bytes_published as f64),
+            count(topic.events),
+            count(topic.listeners),
+            ago.map(|s| span(s.unsigned_abs())).unwrap_or_default(),
+        ];
+        let name = Text::from(plain(&topic.topic).into_owned());
+        Row::new(std::iter::once(name).chain(numbers.map(|text| Text::from(text).right_aligned())))
+    };
+    // What matters least goes first.
+    let columns: &[(&str, u16)] =
+        &[("events/s", 9), ("in all", 12), ("bytes", 9), ("kept", 9), ("listeners", 9), ("ago", 7)];
+    let shown = match area.width {
+        WIDE.. => columns.len(),
+        50.. => 3,
+        _ => 1,
+    };
+    let widths = columns[..shown].iter().map(|(_, width)| Constraint::Length(*width));
+    let widths: Vec<Constraint> = std::iter::once(Constraint::Fill(1)).chain(widths).collect();
+    let head = columns.iter().map(|(name, _)| Text::from(*name).right_aligned());
+    let head = Row::new(std::iter::once(Text::from("topic")).chain(head)).style(DIM);
+    let table = Table::new(stats.topics.iter().map(row), widths).header(head);
+    frame.render_widget(table.block(block("Topics, busiest first")), area);
+}
+
+/// `1234567` as `1,234,567`.
+fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Something a second.
+fn rate(n: f64) -> String {
+    match n {
+        n if n == 0.0 => "0".to_owned(),
+        n if n < 99.95 => format!("{n:.1}"),
+        n => count(n.round() as u64),
+    }
+}
+
+/// In units of 1,000.
+fn bytes(n: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let (mut n, mut unit) = (n, 0);
+    while n >= 999.5 && unit + 1 < units.len() {
+        n /= 1000.0;
+        unit += 1;
+    }
+    format!("{:.*} {}", if unit > 0 && n < 99.95 { 1 } else { 0 }, n, units[unit])
+}
+
+fn milliseconds(ms: Option<f64>) -> String {
+    match ms {
+        None => "-".to_owned(),
+        Some(ms) if ms < 9.995 => format!("{ms:.2} ms"),
+        Some(ms) if ms < 999.5 => format!("{ms:.0} ms"),
+        Some(ms) => format!("{:.1} s", ms / 1000.0),
+    }
+}
+
+fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {:02}m", minutes % 60),
+        _ => format!("{days}d {:02}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+    use crate::cli::follow::News;
+    use crate::sse::Event;
+
+    #[test]
+    fn figures_are_short() {
+        let counts = [0, 999, 1000, 12_345, 1_234_567, u64::MAX].map(count);
+        assert_eq!(counts, ["0", "999", "1,000", "12,345", "1,234,567", "18,446,744,073,709,551,615"]);
+        assert_eq!([0.0, 0.25, 99.9, 99.96, 12_345.6].map(rate), ["0", "0.2", "99.9", "100", "12,346"]);
+        assert_eq!(
+            [0.0, 999.0, 999.6, 99_949.0, 1.5e6, 2e18].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "99.9 kB", "1.5 MB", "2000000 TB"]
+        );
+        assert_eq!([0, 59, 61, 3720, 90_000].map(span), ["0s", "59s", "1m 01s", "1h 02m", "1d 01h"]);
+        let times = [None, Some(0.25), Some(12.4), Some(1500.0)].map(milliseconds);
+        assert_eq!(times, ["-", "0.25 ms", "12 ms", "1.5 s"]);
+    }
+
+    #[test]
+    fn it_draws_at_any_size() {
+        let data = r#"{"timestamp":"2026-11-24T12:00:01Z","data":{"status":"healthy","connected_clients":1234567,
+            "problems":{"bad_request":7},"streams":{"closed":{"client_closed":3}},
+            "topics":[{"topic":"a\u001b[2J\u0000b","rate":1.5,"last_published":"2026-11-24T12:00:00Z"}]}}"#;
+        let mut model = Model::new("http://gateway");
+        let now = Instant::now();
+        for (width, height) in [(1, 1), (20, 5), (40, 12), (71, 24), (72, 24), (80, 24), (200, 60)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
+            let mut drawn = |model: &Model| {
+                terminal.draw(|frame| draw(model, frame)).expect("memory takes everything");
+                terminal.backend().to_string()
+            };
+            drawn(&Model::new("http://gateway"));
+            model.take(News::Event(Event { kind: "stats".to_owned(), data: data.to_owned(), id: None }), now);
+            let text = drawn(&model);
+            if width >= WIDE {
+                for part in ["healthy", "1,234,567", "bad_request", "client_closed 3", "a\\u001b[2J\\u0000b", "1.5"] {
+                    assert!(text.contains(part), "{width} x {height}: no {part:?} in\n{text}");
+                }
+            }
+            model.take(News::Cut { why: "gone".to_owned(), wait: Duration::from_secs(9) }, now);
+            assert!(width < 40 || drawn(&model).contains("cut: gone; again in 9 s"));
+        }
+    }
+}
