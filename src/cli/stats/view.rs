@@ -1,5 +1,7 @@
 //! How the view is drawn: panels beside each other where there is room, else below each other.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -7,7 +9,7 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Block, BorderType, Paragraph, Row, Sparkline, Table};
+use ratatui::widgets::{Block, BorderType, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::model::{Link, Model, Quantiles, Series, Stats, Topic};
 use crate::cli::look::plain;
@@ -69,17 +71,20 @@ fn draw_head(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Span::raw(format!(", up {}", span(stats.uptime_seconds))),
         ]);
     }
-    frame.render_widget(Line::from(spans), area);
+    let line = Line::from(spans);
     let url = Line::styled(format!("{} ", plain(&model.url)), DIM).right_aligned();
-    let room = Layout::horizontal([Constraint::Max(40), Constraint::Fill(1)]).split(area)[1];
-    frame.render_widget(url, room);
+    // Whoever looks knows where they look.
+    if line.width() + 1 + url.width() <= area.width.into() {
+        frame.render_widget(url, area);
+    }
+    frame.render_widget(line, area);
 }
 
 fn draw_foot(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(9)]).areas(area);
     let line = match &model.link {
         Link::Up => match model.at {
-            Some(at) => Line::styled(format!(" {:.0} UTC", at), DIM),
+            Some(at) => Line::styled(at.strftime(" %Y-%m-%d %H:%M:%S UTC").to_string(), DIM),
             None => Line::default(),
         },
         Link::Cut { why, until } => {
@@ -97,7 +102,7 @@ fn block(title: &str) -> Block<'static> {
 }
 
 fn panel(title: &str, lines: Vec<Line<'static>>) -> Paragraph<'static> {
-    Paragraph::new(Text::from(lines)).block(block(title))
+    Paragraph::new(Text::from(lines)).wrap(Wrap { trim: false }).block(block(title))
 }
 
 /// A figure with its name, one a line.
@@ -158,7 +163,12 @@ fn draw_rate(title: &str, told: &Told, series: &Series, style: Style, frame: &mu
     frame.render_widget(now, line);
     let seen = series.last(graph.width.into());
     frame.render_widget(Sparkline::default().data(seen).style(style), graph);
-    let all = format!("{} in all, at most {}/s", count(told.all), count(series.most()));
+    let all = format!("{} in all", count(told.all));
+    let peak = format!("peak {}/s", count(series.most()));
+    // Both, or the first.
+    if all.len() + 2 + peak.len() <= total.width.into() {
+        frame.render_widget(Line::styled(peak, DIM).right_aligned(), total);
+    }
     frame.render_widget(Line::styled(all, DIM), total);
 }
 
@@ -166,9 +176,9 @@ fn latency(stats: &Stats) -> Vec<Line<'static>> {
     let quantiles = |q: &Quantiles| {
         let (p50, p99) = (milliseconds(q.p50_ms), milliseconds(q.p99_ms));
         Line::from(vec![
-            Span::styled("  p50 ", DIM),
+            Span::styled(" p50 ", DIM),
             Span::raw(p50),
-            Span::styled("  p99 ", DIM),
+            Span::styled(" p99 ", DIM),
             Span::styled(p99, BOLD),
         ])
     };
@@ -189,34 +199,42 @@ fn latency(stats: &Stats) -> Vec<Line<'static>> {
 fn memory(stats: &Stats) -> Vec<Line<'static>> {
     let history = &stats.history;
     let memory = stats.memory_bytes.map_or_else(|| "unknown".to_owned(), |n| bytes(n as f64));
-    let ids = |id: &str| plain(id).into_owned();
+    // They are longer than any other figure.
+    let id = |name: &str, id: &str| {
+        Line::from(vec![Span::styled(format!("{name} "), DIM), Span::raw(plain(id).into_owned())])
+    };
     vec![
         figure("resident", memory, BOLD),
-        figure("history", format!("{} events", count(history.events)), Style::new()),
+        figure("events kept", count(history.events), Style::new()),
         figure("", bytes(history.bytes as f64), Style::new()),
         figure("topics", count(history.topics), Style::new()),
-        figure("oldest", ids(&history.oldest), Style::new()),
-        figure("newest", ids(&history.newest), Style::new()),
+        id("oldest", &history.oldest),
+        id("newest", &history.newest),
     ]
 }
 
 fn trouble(stats: &Stats) -> Vec<Line<'static>> {
     let streams = &stats.streams;
-    let requests: u64 = stats.problems.values().sum();
-    let worst = stats.problems.iter().max_by_key(|(_, n)| **n).map(|(code, _)| format!(" {}", plain(code)));
-    let mut lines = vec![
+    let requests = stats.problems.values().sum();
+    vec![
         figure("gaps", count(streams.gaps), alarming(streams.gaps)),
         figure("stalls", count(streams.stalls), alarming(streams.stalls)),
         figure("refused", format!("{} streams", count(stats.refused)), alarming(stats.refused)),
-        figure("", format!("{} requests{}", count(requests), worst.unwrap_or_default()), alarming(requests)),
-    ];
-    let mut closed: Vec<_> = streams.closed.iter().filter(|(_, n)| **n > 0).collect();
-    closed.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-    let all = count(closed.iter().map(|(_, n)| **n).sum());
-    lines.push(figure("closed", all, Style::new()));
-    let reasons: Vec<String> = closed.iter().map(|(reason, n)| format!("{} {}", plain(reason), count(**n))).collect();
-    lines.push(Line::styled(reasons.join(", "), DIM));
-    lines
+        figure("", format!("{} requests", count(requests)), alarming(requests)),
+        Line::styled(reasons("closed", &streams.closed), DIM),
+        Line::styled(reasons("refused", &stats.problems), DIM),
+    ]
+}
+
+/// The reasons there were, the most frequent first.
+fn reasons(what: &str, counts: &BTreeMap<String, u64>) -> String {
+    let mut counts: Vec<_> = counts.iter().filter(|(_, n)| **n > 0).collect();
+    counts.sort_by_key(|(_, n)| Reverse(**n));
+    let counts: Vec<String> = counts.iter().map(|(reason, n)| format!("{} {}", plain(reason), count(**n))).collect();
+    match counts.is_empty() {
+        true => String::new(),
+        false => format!("{what}: {}", counts.join(", ")),
+    }
 }
 
 fn draw_topics(stats: &Stats, at: Option<Timestamp>, frame: &mut Frame<'_>, area: Rect) {
@@ -342,8 +360,8 @@ mod tests {
             drawn(&Model::new("http://gateway"));
             model.take(News::Event(Event { kind: "stats".to_owned(), data: data.to_owned(), id: None }), now);
             let text = drawn(&model);
-            if width >= WIDE {
-                for part in ["healthy", "1,234,567", "bad_request", "client_closed 3", "a\\u001b[2J\\u0000b", "1.5"] {
+            if width > WIDE {
+                for part in ["healthy", "1,234,567", "7 requests", "client_closed 3", "a\\u001b[2J\\u0000b", "1.5"] {
                     assert!(text.contains(part), "{width} x {height}: no {part:?} in\n{text}");
                 }
             }
