@@ -28,7 +28,7 @@
 //! | `http/access.rs`, `auth/mod.rs` | Who asks, and what may they do? |
 //! | `auth/token.rs`, `signature.rs`, `claims.rs`, `jwks.rs`, `keys/mod.rs` | How is it proved? |
 //! | `limit/mod.rs` | How much of it may they have? |
-//! | `http/publish.rs`, `event.rs`, `pattern.rs` | What is an event, whose is it, and what is refused? |
+//! | `http/publish.rs`, `event.rs`, `name.rs`, `pattern.rs` | What is an event, whose is it, and what is refused? |
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
@@ -43,7 +43,8 @@
 //! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
 //! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
 //! | `cli/remote.rs`, `follow.rs`, `client.rs`, `sse.rs` | How do the commands ask a broker, and come back after a cut? |
-//! | `cli/tail.rs`, `look.rs`, `stats/mod.rs`, `view.rs`, `publish/mod.rs` | What do they show, and what do they send? |
+//! | `cli/tail.rs`, `look.rs`, `stats/mod.rs`, `view.rs`, `publish.rs` | What do they show, and what do they send? |
+//! | `publisher/mod.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
 //!
 //! # Glossary
 //!
@@ -64,7 +65,8 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, client, sse, clock. Nothing below `http` knows HTTP.
+//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock. Nothing from `limit` to
+//! `id` knows HTTP.
 
 #[cfg(feature = "server")]
 pub mod app;
@@ -95,10 +97,14 @@ pub mod id;
 pub mod limit;
 #[cfg(feature = "server")]
 pub mod log;
+#[cfg(any(feature = "publisher", feature = "server"))]
+pub mod name;
 #[cfg(feature = "server")]
 pub mod pattern;
 #[cfg(feature = "server")]
 pub mod process;
+#[cfg(feature = "publisher")]
+pub mod publisher;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(any(feature = "cli", feature = "load"))]

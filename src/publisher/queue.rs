@@ -1,0 +1,435 @@
+//! What was published and is not decided yet, in the order in which it came, bounded by events and by bytes; and the
+//! count of what became of it.
+//!
+//! One lock covers both, so that at every moment all that was published is accepted, dropped for a reason, or queued.
+//! It is held to move an event or to count one: never while something is encoded, sent or freed.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::Rejected;
+use super::encode::Event;
+
+/// What became of all that was published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Events given to the publisher: the sum of `queued`, `accepted` and what was dropped.
+    pub published: u64,
+    /// Events that wait, or are being sent.
+    pub queued: u64,
+    /// Bytes of these, as they are sent.
+    pub queued_bytes: u64,
+    /// Events that the broker has accepted.
+    pub accepted: u64,
+    /// Events that it never will have accepted, as far as is known here.
+    pub dropped: Dropped,
+    /// Requests made.
+    pub requests: u64,
+    /// Those of them that were made because the one before had failed.
+    pub retried: u64,
+}
+
+/// Events that were dropped, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// They break the rules on topics and types, or their data is no JSON object, or is too large: told to the caller.
+    pub invalid: u64,
+    /// The queue was full: told to the caller.
+    pub full: u64,
+    /// The broker refused them: for what they hold, or because this service may not publish them.
+    pub refused: u64,
+    /// For as long as they were of use, the broker could not be asked, or did not answer. Where only its answer was lost
+    /// each time, it may have accepted them.
+    pub expired: u64,
+    /// They were published after the publisher was closed, or still queued when its time to close was over.
+    pub closed: u64,
+}
+
+impl Dropped {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.invalid + self.full + self.refused + self.expired + self.closed
+    }
+
+    /// What was dropped since these were counted.
+    pub(super) fn since(&self, earlier: &Dropped) -> Dropped {
+        Dropped {
+            invalid: self.invalid - earlier.invalid,
+            full: self.full - earlier.full,
+            refused: self.refused - earlier.refused,
+            expired: self.expired - earlier.expired,
+            closed: self.closed - earlier.closed,
+        }
+    }
+}
+
+/// How the broker's side of an event ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Accepted,
+    Refused,
+    Expired,
+}
+
+/// Bounds on what is queued, and on what is taken from it at once.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    /// Events queued, those that are being sent included.
+    pub(super) events: usize,
+    /// Their bytes.
+    pub(super) bytes: usize,
+    /// Events in one request.
+    pub(super) batch: usize,
+    /// Bytes in the body of one request.
+    pub(super) body: usize,
+    /// How long an event is of use after it was published.
+    pub(super) age: Duration,
+}
+
+/// Between the callers and the sender.
+#[derive(Debug)]
+pub(super) struct Queue {
+    bounds: Bounds,
+    state: Mutex<State>,
+    /// What the sender waits for is there.
+    arrived: Notify,
+    /// Something was decided, or everything is over.
+    decided: Notify,
+    /// Something was dropped.
+    dropped: Notify,
+    /// There is a new deadline for closing.
+    closing: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Event>,
+    waiting_bytes: usize,
+    figures: Figures,
+    /// Events that were ever queued: the last one's number.
+    arrivals: u64,
+    sender: Sender,
+    is_closed: bool,
+    /// When what is left is given up.
+    deadline: Option<Instant>,
+    is_over: bool,
+    /// Why something was last dropped, in the broker's words.
+    why: Option<String>,
+    last_id: Option<String>,
+}
+
+/// What the sender waits for: it is woken for that, and not for each event.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    /// It has something to do.
+    #[default]
+    Busy,
+    /// Any event.
+    One,
+    /// As many as fit into a request.
+    Batch,
+}
+
+impl Queue {
+    pub(super) fn new(bounds: Bounds) -> Queue {
+        Queue {
+            bounds,
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            decided: Notify::new(),
+            dropped: Notify::new(),
+            closing: Notify::new(),
+        }
+    }
+
+    /// Nothing that is done while it is held can panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- the callers' side
+
+    /// Queues an event, or drops it.
+    pub(super) fn push(&self, event: Event) -> Result<(), Rejected> {
+        self.offer(event).map_err(|(rejected, _)| {
+            self.reject(&rejected);
+            rejected
+        })
+    }
+
+    /// Queues an event as soon as there is room for it.
+    pub(super) async fn push_when_there_is_room(&self, mut event: Event) -> Result<(), Rejected> {
+        loop {
+            // Registered before looking: what is decided in between is not missed.
+            let decided = self.decided.notified();
+            match self.offer(event) {
+                Ok(()) => return Ok(()),
+                Err((Rejected::Full, back)) => event = back,
+                Err((rejected, _)) => {
+                    self.reject(&rejected);
+                    return Err(rejected);
+                }
+            }
+            decided.await;
+        }
+    }
+
+    fn offer(&self, event: Event) -> Result<(), (Rejected, Event)> {
+        let size = event.json().len();
+        // As a batch of one, in brackets.
+        if size + 2 > self.bounds.body.min(self.bounds.bytes) {
+            return Err((Rejected::TooLarge { bytes: size, most: self.bounds.body.min(self.bounds.bytes) - 2 }, event));
+        }
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err((Rejected::Closed, event));
+        }
+        let figures = &mut state.figures;
+        if figures.queued >= self.bounds.events as u64 || figures.queued_bytes + size as u64 > self.bounds.bytes as u64
+        {
+            return Err((Rejected::Full, event));
+        }
+        figures.published += 1;
+        figures.queued += 1;
+        figures.queued_bytes += size as u64;
+        state.arrivals += 1;
+        state.waiting_bytes += size;
+        state.waiting.push_back(event);
+        let wake = match state.sender {
+            Sender::Busy => false,
+            Sender::One => true,
+            Sender::Batch => self.has_batch(&state),
+        };
+        if wake {
+            state.sender = Sender::Busy;
+            drop(state);
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Counts an event that did not get into the queue.
+    pub(super) fn reject(&self, rejected: &Rejected) {
+        {
+            let figures = &mut self.lock().figures;
+            figures.published += 1;
+            match rejected {
+                Rejected::Invalid(_) | Rejected::TooLarge { .. } => figures.dropped.invalid += 1,
+                Rejected::Full => figures.dropped.full += 1,
+                Rejected::Closed => figures.dropped.closed += 1,
+            }
+        }
+        self.dropped.notify_one();
+    }
+
+    /// Waits until all is decided that was queued before.
+    pub(super) async fn flushed(&self) -> Figures {
+        let upto = {
+            let mut state = self.lock();
+            self.hurry(&mut state);
+            state.arrivals
+        };
+        loop {
+            let decided = self.decided.notified();
+            {
+                let state = self.lock();
+                if state.arrivals - state.figures.queued >= upto {
+                    return state.figures;
+                }
+            }
+            decided.await;
+        }
+    }
+
+    /// Takes no more events. Those that are queued are sent, but what is still queued at `deadline` is dropped.
+    pub(super) fn close(&self, deadline: Option<Instant>) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.deadline = [state.deadline, deadline].into_iter().flatten().min();
+        self.hurry(&mut state);
+        drop(state);
+        self.closing.notify_one();
+        // For those who wait for room.
+        self.decided.notify_waiters();
+    }
+
+    /// Waits until everything is over.
+    pub(super) async fn closed(&self) -> Figures {
+        loop {
+            let decided = self.decided.notified();
+            {
+                let state = self.lock();
+                if state.is_over {
+                    return state.figures;
+                }
+            }
+            decided.await;
+        }
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        self.lock().figures
+    }
+
+    /// The id of the last event that was accepted.
+    pub(super) fn last_id(&self) -> Option<String> {
+        self.lock().last_id.clone()
+    }
+
+    /// Has the sender wait for no more events: now, or else after what it does now.
+    fn hurry(&self, state: &mut State) {
+        state.sender = Sender::Busy;
+        self.arrived.notify_one();
+    }
+
+    // ---- the sender's side
+
+    /// Waits for an event; gives whether there is one, or else the queue is closed and empty.
+    pub(super) async fn has_some(&self) -> bool {
+        loop {
+            {
+                let mut state = self.lock();
+                if !state.waiting.is_empty() || state.is_closed {
+                    return !state.waiting.is_empty();
+                }
+                state.sender = Sender::One;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Waits until there is as much as fits into one request, or somebody flushes or closes.
+    pub(super) async fn has_many(&self) {
+        {
+            let mut state = self.lock();
+            if self.has_batch(&state) || state.is_closed {
+                return;
+            }
+            state.sender = Sender::Batch;
+        }
+        self.arrived.notified().await;
+    }
+
+    fn has_batch(&self, state: &State) -> bool {
+        state.waiting.len() >= self.bounds.batch || state.waiting_bytes >= self.bounds.body
+    }
+
+    /// Takes what fits into one request; what is too old for it is dropped. Gives nothing where nothing is left.
+    pub(super) fn take(&self) -> Vec<Event> {
+        let (mut taken, mut old, mut body) = (Vec::new(), Vec::new(), 1);
+        {
+            let mut state = self.lock();
+            state.sender = Sender::Busy;
+            while taken.len() < self.bounds.batch {
+                // With the comma or bracket behind it.
+                match state.waiting.front() {
+                    Some(event) if body + event.json().len() < self.bounds.body => {}
+                    _ => break,
+                }
+                let Some(event) = state.waiting.pop_front() else { break };
+                state.waiting_bytes -= event.json().len();
+                match event.at.elapsed() >= self.bounds.age {
+                    true => old.push(event),
+                    false => {
+                        body += event.json().len() + 1;
+                        taken.push(event);
+                    }
+                }
+            }
+        }
+        if !old.is_empty() {
+            self.decide(&old, Decision::Expired, None);
+        }
+        taken
+    }
+
+    /// Counts what became of events that were taken; `why` where they were dropped.
+    pub(super) fn decide(&self, events: &[Event], decision: Decision, why: Option<&str>) {
+        let (count, bytes) = (events.len() as u64, size(events) as u64);
+        {
+            let mut state = self.lock();
+            let figures = &mut state.figures;
+            figures.queued -= count;
+            figures.queued_bytes -= bytes;
+            match decision {
+                Decision::Accepted => figures.accepted += count,
+                Decision::Refused => figures.dropped.refused += count,
+                Decision::Expired => figures.dropped.expired += count,
+            }
+            if let Some(why) = why {
+                state.why = Some(why.to_owned());
+            }
+        }
+        if decision != Decision::Accepted {
+            self.dropped.notify_one();
+        }
+        self.decided.notify_waiters();
+    }
+
+    /// Notes the id of the last event that was accepted.
+    pub(super) fn note_id(&self, id: String) {
+        self.lock().last_id = Some(id);
+    }
+
+    /// Counts a request.
+    pub(super) fn count_request(&self, is_retry: bool) {
+        let figures = &mut self.lock().figures;
+        figures.requests += 1;
+        figures.retried += u64::from(is_retry);
+    }
+
+    /// Waits until the time to close is over.
+    pub(super) async fn time_is_over(&self) {
+        loop {
+            let deadline = self.lock().deadline;
+            match deadline {
+                None => self.closing.notified().await,
+                // It may be moved to an earlier time meanwhile.
+                Some(deadline) => {
+                    let is_over = tokio::time::timeout_at(deadline.into(), self.closing.notified()).await.is_err();
+                    if is_over {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends everything: what is left is dropped.
+    pub(super) fn end(&self) {
+        let left = {
+            let mut state = self.lock();
+            state.is_closed = true;
+            state.is_over = true;
+            let figures = &mut state.figures;
+            figures.dropped.closed += figures.queued;
+            figures.queued = 0;
+            figures.queued_bytes = 0;
+            state.waiting_bytes = 0;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(left);
+        self.decided.notify_waiters();
+    }
+
+    // ---- the reporter's side
+
+    /// Waits until something was dropped since this was last asked.
+    pub(super) async fn has_dropped(&self) {
+        self.dropped.notified().await;
+    }
+
+    /// The figures, and why something was dropped since this was last asked.
+    pub(super) fn drops(&self) -> (Figures, Option<String>) {
+        let mut state = self.lock();
+        (state.figures, state.why.take())
+    }
+}
+
+fn size(events: &[Event]) -> usize {
+    events.iter().map(|event| event.json().len()).sum()
+}
