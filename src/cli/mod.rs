@@ -5,9 +5,11 @@
 //! trying again without changing that is no use.
 
 mod check;
+mod figures;
 mod follow;
 mod look;
 mod manual;
+mod publish;
 mod remote;
 mod serve;
 mod stats;
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run the broker (this is what `fanfare` does without a command).
     Serve(Box<Flags>),
+    /// Publish an event, or many from standard input.
+    Publish(Box<publish::Arguments>),
     /// Follow topics: events as they come, through cuts and restarts.
     Tail(Box<tail::Arguments>),
     /// How a broker is doing: a live view in a terminal, elsewhere once as JSON.
@@ -92,6 +96,7 @@ impl Command {
     fn run(self, matches: &clap::ArgMatches) -> Result<(), Failure> {
         match self {
             Command::Serve(flags) => serve::run(*flags),
+            Command::Publish(arguments) => publish::run(&arguments),
             Command::Tail(arguments) => tail::run(&arguments),
             Command::Stats(arguments) => stats::run(&arguments),
             Command::Check(arguments) => check::run(*arguments, matches),

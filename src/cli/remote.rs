@@ -40,7 +40,6 @@ pub(super) struct Remote {
 impl Remote {
     /// A client of it, with the secrets that the environment has.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let secret = |name| env::var(name).ok().filter(|secret| !secret.is_empty());
         let client = Client::new(self.url.trim(), secret("FANFARE_KEY").as_deref());
         let client = client.map_err(|why| Failure::Usage(format!("--url {:?}: {why}", self.url)))?;
         match secret("FANFARE_TOKEN") {
@@ -48,6 +47,11 @@ impl Remote {
             Some(token) => client.with_token(&token).map_err(|why| Failure::Usage(format!("FANFARE_TOKEN: {why}"))),
         }
     }
+}
+
+/// What the environment has by this name, if anything.
+pub(super) fn secret(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|secret| !secret.is_empty())
 }
 
 /// What a command asks with: one thread does.
