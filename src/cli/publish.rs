@@ -26,7 +26,7 @@ use super::remote::{self, ANSWER_WITHIN, Refusal, Remote};
 use super::{Failure, figures};
 use crate::client::{Client, reason};
 use crate::clock::Now;
-use crate::event::Draft;
+use crate::event::{Draft, Invalid};
 use crate::publisher::{Figures, Publisher, Rejected};
 
 /// How it goes, and how it ends.
@@ -82,6 +82,11 @@ fn key(text: &str) -> Result<HeaderValue, String> {
     value.ok_or_else(|| "expected 1 to 256 visible ASCII characters".to_owned())
 }
 
+/// What is wrong with a line's JSON: of lines, there are others to count.
+fn place(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
 /// An event as the broker is sent it, and as `tail` prints it, what else there is put aside.
 #[derive(Debug, Serialize, Deserialize)]
 struct Event<'a> {
@@ -109,21 +114,25 @@ impl<'a> Event<'a> {
     /// An event whose data is this text.
     fn new(topic: &'a str, kind: &'a str, user: Option<&str>, data: &'a str) -> Result<Event<'a>, String> {
         let data: &RawValue =
-            serde_json::from_str(data.trim()).map_err(|error| format!("the data is no JSON object: {error}"))?;
+            serde_json::from_str(data).map_err(|error| format!("the data is no JSON object: {}", place(&error)))?;
         let user_id = user.map(|user| User::Text(user.to_owned()));
         Event { topic: topic.into(), kind: kind.into(), user_id, user_ids: None, data }.checked()
     }
 
     /// An event that a line holds.
     fn read(line: &'a str) -> Result<Event<'a>, String> {
-        let event: Event<'a> = serde_json::from_str(line).map_err(|error| format!("it is no event: {error}"))?;
+        let event: Event<'a> =
+            serde_json::from_str(line).map_err(|error| format!("it is no event: {}", place(&error)))?;
         event.checked()
     }
 
     /// Checks it as the broker will: what is wrong is known before anything is sent.
     fn checked(self) -> Result<Event<'a>, String> {
-        Draft::from_json(&self.json(), Now::read()).map_err(|invalid| invalid.to_string())?;
-        Ok(self)
+        match Draft::from_json(&self.json(), Now::read()) {
+            Ok(_) => Ok(self),
+            // A place in what is sent is none in what was given.
+            Err(Invalid(why)) => Err(why.split(" at line 1 column ").next().unwrap_or_default().to_owned()),
+        }
     }
 
     fn json(&self) -> String {
