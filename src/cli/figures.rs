@@ -16,7 +16,7 @@ pub(super) fn count(n: u64) -> String {
 /// Something a second.
 pub(super) fn rate(n: f64) -> String {
     match n {
-        n if n == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         n if n < 99.95 => format!("{n:.1}"),
         n => count(n.round() as u64),
     }

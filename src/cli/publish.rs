@@ -1,7 +1,7 @@
 //! `fanfare publish`: one event, or a line of standard input each.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
@@ -377,7 +377,7 @@ impl Progress {
     fn start() -> Progress {
         // Of a file it is known how much will come.
         let file = io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
-        let length = file.ok().filter(|file| file.is_file()).map(|file| file.len());
+        let length = file.ok().filter(Metadata::is_file).map(|file| file.len());
         let target = match io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
