@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -25,6 +25,7 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub struct Client {
     base: Uri,
     key: Option<HeaderValue>,
+    token: Option<HeaderValue>,
     http: legacy::Client<Connector, Full<Bytes>>,
 }
 
@@ -57,18 +58,22 @@ impl Client {
     /// says what was expected.
     pub fn new(base: &str, key: Option<&str>) -> Result<Client, String> {
         let base = server(base, "expected a URL such as http://gateway:8000")?;
-        let key = key.map(|key| {
-            let mut value = HeaderValue::from_str(key).map_err(|_| "the key has characters that no header may have")?;
-            value.set_sensitive(true);
-            Ok::<_, &str>(value)
-        });
-        let key = key.transpose()?;
+        let key = key.map(|key| secret("key", key)).transpose()?;
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             // Less than the broker waits for the next request (75 s): not to send into a connection that it closes.
             .pool_idle_timeout(std::time::Duration::from_secs(30))
             .build(connector(&base)?);
-        Ok(Client { base, key, http })
+        Ok(Client { base, key, token: None, http })
+    }
+
+    /// The same with a token, which is sent with each request as `Authorization: Bearer`.
+    ///
+    /// # Errors
+    /// Where the token cannot stand in a header.
+    pub fn with_token(self, token: &str) -> Result<Client, String> {
+        let token = secret("token", &format!("Bearer {token}"))?;
+        Ok(Client { token: Some(token), ..self })
     }
 
     /// Where the server is.
@@ -100,6 +105,9 @@ impl Client {
         if let Some(key) = &self.key {
             fields.insert(X_API_KEY, key.clone());
         }
+        if let Some(token) = &self.token {
+            fields.insert(AUTHORIZATION, token.clone());
+        }
         fields.remove(HOST);
         self.http.request(request).await.map_err(Unreachable)
     }
@@ -116,6 +124,14 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.base).finish()
     }
+}
+
+/// A header's value that no log shows.
+fn secret(what: &str, text: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::from_str(text);
+    let mut value = value.map_err(|_| format!("the {what} has characters that no header may have"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Reads the URL of a server or of something there.
@@ -214,5 +230,6 @@ mod tests {
             assert!(error.contains(said), "{base}: {error}");
         }
         assert!(Client::new("http://gateway", Some("a\nb")).is_err());
+        assert!(Client::new("http://gateway", None).and_then(|client| client.with_token("a\nb")).is_err());
     }
 }

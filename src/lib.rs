@@ -43,6 +43,8 @@
 //! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
 //! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
 //! | `http/page.rs`, `page/` | And how does it look? |
+//! | `cli/remote.rs`, `follow.rs`, `client.rs`, `sse.rs` | How do the commands ask a broker, and come back after a cut? |
+//! | `cli/tail.rs`, `look.rs`, `stats/mod.rs`, `view.rs`, `publish.rs` | What do they show, and what do they send? |
 //! | `publisher/mod.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
 //!
 //! # Glossary
@@ -64,7 +66,7 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, publisher, client, name, clock. Nothing from `limit` to
+//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock. Nothing from `limit` to
 //! `id` knows HTTP.
 
 #[cfg(feature = "server")]
@@ -106,5 +108,7 @@ pub mod process;
 pub mod publisher;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(any(feature = "cli", feature = "load"))]
+pub mod sse;
 #[cfg(feature = "server")]
 pub mod trace;

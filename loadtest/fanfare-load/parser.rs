@@ -1,12 +1,13 @@
-//! The slow and complete way to read one stream: a chunk decoder (RFC 9112, section 7.1) and an event parser (WHATWG
-//! HTML, "Interpreting an event stream"), both incremental, fed whatever a read returned.
+//! The slow and complete way to read one stream: a chunk decoder (RFC 9112, section 7.1) before the parser of events that
+//! the commands read by too ([`fanfare::sse`]), both incremental, fed whatever a read returned. The broker writes events by
+//! other code than this reads them.
 //!
 //! Most bytes never come here: [`follower`](crate::follower) compares them with a transcript instead. What does come
 //! is what differs from stream to stream (`connected`, heartbeats, gaps), and whatever is not as expected.
 
-use memchr::memchr2;
+use fanfare::sse::{self, Event, Item};
 
-/// A line or a chunk-size line longer than this is no event stream, and would grow without end.
+/// A chunk-size line or a trailer longer than this is no chunked body, and would go on without end.
 const LINE_LIMIT_BYTES: usize = 4 << 20;
 
 /// What a stream sent that is neither chunks nor events.
@@ -65,7 +66,7 @@ pub fn number_in(data: &[u8]) -> Option<u64> {
 #[derive(Debug, Default)]
 pub struct Parser {
     chunks: ChunkDecoder,
-    events: EventParser,
+    events: sse::Parser,
 }
 
 impl Parser {
@@ -75,7 +76,8 @@ impl Parser {
         let mut rest = input;
         while !rest.is_empty() && !self.ended() {
             let text = self.chunks.next(&mut rest)?;
-            self.events.feed(text, &mut on_frame)?;
+            let fed = self.events.feed(text, |item| on_frame(Frame::of(item)));
+            fed.map_err(|sse::TooLong| Malformed("an event or a line without end"))?;
             if self.at_boundary() {
                 break;
             }
@@ -85,7 +87,7 @@ impl Parser {
 
     /// Between two chunks, with no event begun.
     pub fn at_boundary(&self) -> bool {
-        matches!(self.chunks.state, Chunk::Size { digits: 0, .. }) && self.events.is_idle()
+        matches!(self.chunks.state, Chunk::Size { digits: 0, .. }) && self.events.is_between_blocks()
     }
 
     /// The last chunk was read: the response ended cleanly.
@@ -180,75 +182,16 @@ impl ChunkDecoder {
     }
 }
 
-#[derive(Debug, Default)]
-struct EventParser {
-    line: Vec<u8>,
-    /// A line ended with CR: an LF right after it belongs to that line end.
-    after_cr: bool,
-    event_type: Vec<u8>,
-    data: Option<Vec<u8>>,
-    seq: Option<u64>,
-}
-
-impl EventParser {
-    fn feed(&mut self, mut text: &[u8], on_frame: &mut impl FnMut(Frame)) -> Result<(), Malformed> {
-        while let Some(&first) = text.first() {
-            if self.after_cr {
-                self.after_cr = false;
-                if first == b'\n' {
-                    text = &text[1..];
-                    continue;
-                }
-            }
-            let end = memchr2(b'\n', b'\r', text);
-            let piece = &text[..end.unwrap_or(text.len())];
-            if self.line.len() + piece.len() > LINE_LIMIT_BYTES {
-                return Err(Malformed("a line without end"));
-            }
-            self.line.extend_from_slice(piece);
-            let Some(end) = end else { break };
-            self.after_cr = text[end] == b'\r';
-            text = &text[end + 1..];
-            self.end_of_line(on_frame);
-        }
-        Ok(())
-    }
-
-    fn end_of_line(&mut self, on_frame: &mut impl FnMut(Frame)) {
-        let line = std::mem::take(&mut self.line);
-        if line.is_empty() {
-            return self.dispatch(on_frame);
-        }
-        let (field, value) = match memchr::memchr(b':', &line) {
-            Some(colon) => (&line[..colon], &line[colon + 1..]),
-            None => (&line[..], &[][..]),
-        };
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        match field {
-            b"" => on_frame(Frame { kind: Kind::Heartbeat, seq: None, number: None }),
-            b"event" => self.event_type = value.to_vec(),
-            b"id" => self.seq = split_id(value).map(|(_, seq)| seq),
-            b"data" => match &mut self.data {
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
-                }
-                None => self.data = Some(value.to_vec()),
+impl Frame {
+    fn of(item: Item) -> Frame {
+        match item {
+            Item::Comment => Frame { kind: Kind::Heartbeat, seq: None, number: None },
+            Item::Event(Event { kind, data, id }) => Frame {
+                kind: Kind::of(kind.as_bytes()),
+                seq: id.and_then(|id| Some(split_id(id.as_bytes())?.1)),
+                number: number_in(data.as_bytes()),
             },
-            _ => {}
         }
-    }
-
-    fn dispatch(&mut self, on_frame: &mut impl FnMut(Frame)) {
-        let (event_type, seq) = (std::mem::take(&mut self.event_type), self.seq.take());
-        // The standard dispatches nothing for a block without data.
-        if let Some(data) = self.data.take() {
-            on_frame(Frame { kind: Kind::of(&event_type), seq, number: number_in(&data) });
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.line.is_empty() && self.data.is_none() && self.event_type.is_empty() && self.seq.is_none()
     }
 }
 

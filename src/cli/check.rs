@@ -67,7 +67,12 @@ pub(super) fn run(arguments: Arguments, matches: &ArgMatches) -> Result<(), Fail
             let _ = writeln!(page, "{:INDENT$}{line}", "");
         }
     }
-    if heading.is_none() {
+    let keys = ["FANFARE_KEYS", "FANFARE_ADMIN_KEY"].into_iter().filter(|name| std::env::var_os(name).is_some());
+    let keys: String = keys.map(|name| format!("  {name} = (a secret)  (environment)\n")).collect();
+    if !keys.is_empty() {
+        let _ = write!(page, "\n{}\n{keys}", bold("Keys"));
+    }
+    if heading.is_none() && keys.is_empty() {
         page.push_str("\nEverything has its default; --all shows what that is.\n");
     }
     let _ = writeln!(page, "\n{}", bold("What follows"));

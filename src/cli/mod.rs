@@ -5,8 +5,15 @@
 //! trying again without changing that is no use.
 
 mod check;
+mod figures;
+mod follow;
+mod look;
 mod manual;
+mod publish;
+mod remote;
 mod serve;
+mod stats;
+mod tail;
 mod token;
 
 use std::ffi::OsString;
@@ -32,6 +39,12 @@ struct Cli {
 enum Command {
     /// Run the broker (this is what `fanfare` does without a command).
     Serve(Box<Flags>),
+    /// Publish an event, or many from standard input.
+    Publish(Box<publish::Arguments>),
+    /// Follow topics: events as they come, through cuts and restarts.
+    Tail(Box<tail::Arguments>),
+    /// How a broker is doing: a live view in a terminal, elsewhere once as JSON.
+    Stats(stats::Arguments),
     /// Read the settings as `serve` would, and explain them.
     Check(Box<check::Arguments>),
     /// Make a token for development, signed with JWT_SECRET.
@@ -83,6 +96,9 @@ impl Command {
     fn run(self, matches: &clap::ArgMatches) -> Result<(), Failure> {
         match self {
             Command::Serve(flags) => serve::run(*flags),
+            Command::Publish(arguments) => publish::run(&arguments),
+            Command::Tail(arguments) => tail::run(&arguments),
+            Command::Stats(arguments) => stats::run(&arguments),
             Command::Check(arguments) => check::run(*arguments, matches),
             Command::Token(arguments) => token::run(arguments),
             Command::Completions(arguments) => manual::completions(&arguments, Cli::command()),
@@ -94,9 +110,14 @@ impl Command {
 /// Prints what was asked for. Whoever reads no further has had what they wanted.
 fn print(text: &[u8]) -> Result<(), Failure> {
     match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
+        Err(error) if !is_gone(&error) => Err(Failure::failed(error)),
         _ => Ok(()),
     }
+}
+
+/// Whether nobody reads our output any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// The command, and what it was made of.

@@ -152,6 +152,7 @@ pub struct Builder {
     service: String,
     url: String,
     key: Option<String>,
+    token: Option<String>,
     is_stamped: bool,
     bounds: Bounds,
     timeout: Duration,
@@ -161,7 +162,7 @@ pub struct Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key is a secret.
+        // The key and the token are secrets.
         f.debug_struct("Builder")
             .field("service", &self.service)
             .field("url", &self.url)
@@ -178,6 +179,7 @@ impl Builder {
             service: service.to_owned(),
             url: GATEWAY.to_owned(),
             key: None,
+            token: None,
             is_stamped: true,
             bounds: Bounds {
                 events: 10_000,
@@ -204,6 +206,13 @@ impl Builder {
     #[must_use]
     pub fn key(mut self, key: &str) -> Builder {
         self.key = Some(key.to_owned());
+        self
+    }
+
+    /// A token that grants topics to publish to, instead of a key; none by default.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Builder {
+        self.token = Some(token.to_owned());
         self
     }
 
@@ -295,7 +304,11 @@ impl Builder {
                 return wrong(name, &format!("it is {value}; expected at least {least}"));
             }
         }
-        let client = Client::new(&self.url, self.key.as_deref()).map_err(|why| BuildError(format!("url: {why}")))?;
+        let mut client =
+            Client::new(&self.url, self.key.as_deref()).map_err(|why| BuildError(format!("url: {why}")))?;
+        if let Some(token) = &self.token {
+            client = client.with_token(token).map_err(BuildError)?;
+        }
         let stamp = match self.is_stamped {
             true => Stamp::new(&self.service).map_err(|Invalid(why)| BuildError(format!("service: {why}")))?,
             false => Stamp::nothing(),
