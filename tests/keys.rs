@@ -86,7 +86,7 @@ fn good_keys_start_and_are_printed_nowhere() {
     assert!(!server.log().contains("hunter"), "{}", server.log());
 
     let mut help = fanfare();
-    help.arg("--help").env("FANFARE_KEYS", format!("other:{SECRET}")).env("FANFARE_ADMIN_KEY", SECRET);
+    help.args(["serve", "--help"]).env("FANFARE_KEYS", format!("other:{SECRET}")).env("FANFARE_ADMIN_KEY", SECRET);
     let help = String::from_utf8(help.output().expect("it runs").stdout).expect("it is text");
     assert!(help.contains("FANFARE_ADMIN_KEY") && !help.contains("hunter"), "{help}");
     // An empty variable is none.

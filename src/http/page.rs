@@ -1,8 +1,9 @@
 //! `GET /`: a page that shows how it is going, what comes, and how to connect. It gets all it shows from the endpoints
 //! that everybody uses.
 //!
-//! The document is put together by the compiler: it stays in the binary, and is in memory only while somebody loads it. What is published is anybody's text, and an operator's key is at hand here: so the browser is told to
-//! run these scripts and no others, and to speak with this server alone (Content Security Policy, Level 3).
+//! The document is put together by the compiler: it stays in the binary, and is in memory only while somebody loads it.
+//! What is published is anybody's text, and an operator's key is at hand here: so the browser is told to run these
+//! scripts and no others, and to speak with this server alone (Content Security Policy, Level 3).
 
 use std::sync::LazyLock;
 
