@@ -266,7 +266,7 @@ fn tail_finds_a_dead_peer() {
         socket.write_all(head.as_bytes()).expect("it takes it");
         held.push(socket);
     }
-    assert!(tail.expect_notice("nothing came for 200ms").contains("again in 0.0 s"));
+    assert!(tail.expect_notice("nothing came for 200ms").contains("again in 0.1 s"));
     assert_eq!(tail.event()["id"], "e-7");
 }
 
@@ -363,6 +363,49 @@ fn publish_prints_an_events_id() {
     let twice = [(); 2].map(|()| run(ask(server.addr, &["publish", "a", "y", "--id", "k-1"])));
     assert_eq!(twice[0].stdout, twice[1].stdout);
     assert_eq!(server.stat("/events"), 2, "a name is published once");
+}
+
+#[test]
+fn nobody_is_no_user_and_what_is_too_long_for_an_address_is_refused() {
+    let server = Server::start(&[]);
+    for (arguments, named) in [
+        (&["publish", "a", "x", "{}", "--user", ""][..], "--user"),
+        (&["tail", &"topic,".repeat(20_000)], "expected at most 32768"),
+    ] {
+        let ended = run(ask(server.addr, arguments));
+        assert_eq!(ended.code, Some(64), "{ended:?}");
+        assert!(ended.stderr.contains(named), "{ended:?}");
+    }
+    assert_eq!(server.stat("/events"), 0);
+}
+
+#[test]
+fn a_server_that_says_at_once_is_not_asked_without_a_pause() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let mut asked = 0;
+    for arguments in [&["tail", "a"][..], &["publish", "a", "x"]] {
+        let mut command = ask(address, arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+        let until = Instant::now() + Duration::from_secs(1);
+        listener.set_nonblocking(true).expect("it can be asked");
+        while Instant::now() < until {
+            match listener.accept() {
+                Ok((mut socket, _)) => {
+                    asked += 1;
+                    socket.set_nonblocking(false).expect("it can be asked");
+                    let _ = socket.read(&mut [0; 4096]);
+                    let _ = socket.write_all(
+                        b"HTTP/1.1 503 Later\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                    );
+                }
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    assert!((2..30).contains(&asked), "{asked}");
 }
 
 #[test]

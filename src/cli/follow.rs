@@ -27,6 +27,9 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 /// What a stream may say at most: nobody would wait longer for a command.
 const RETRY_SAID_MOST: Duration = Duration::from_secs(3600);
 
+/// The shortest wait, whatever a server says: one that says 0 would be asked without end.
+const RETRY_LEAST: Duration = Duration::from_millis(100);
+
 /// What happens to a stream.
 #[derive(Debug)]
 pub(super) enum News {
@@ -165,7 +168,7 @@ impl Follow {
     fn cut(&mut self, why: String, told: Option<Duration>) -> News {
         let doubled = self.retry.saturating_mul(1 << self.failures.min(5)).min(RETRY_MOST.max(self.retry));
         self.failures += 1;
-        let wait = told.map_or(doubled, |told| told.min(RETRY_SAID_MOST));
+        let wait = told.map_or(doubled, |told| told.min(RETRY_SAID_MOST)).max(RETRY_LEAST);
         let wait = wait + wait.mul_f64(chance() / 4.0);
         self.state = State::Waiting(Instant::now() + wait);
         News::Cut { why, wait }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -33,7 +34,8 @@ use crate::publisher::{Figures, Publisher, Rejected};
 const ABOUT: &str = "\
 One event's id goes to standard output once the broker has accepted it. Lines are sent in batches and in order, as fast as
 the broker takes them; empty ones are skipped. What fails for the time being is sent again, under an idempotency key, so
-that nothing is there twice. The first line that is wrong, or refused, ends it with 1, and it says how many were published.";
+that nothing is there twice. A line that is wrong, or refused, ends it with 1; those that had been read before that was known are
+still sent, and it says how many were published.";
 
 /// What `fanfare publish` is told.
 #[derive(Debug, Args)]
@@ -49,13 +51,14 @@ pub(super) struct Arguments {
     #[arg(default_value = "{}")]
     data: String,
     /// Read whole events from standard input, a line each, as `fanfare tail --json` prints them: topic, type, data, and
-    /// perhaps user_id or user_ids. Their ids and timestamps will be new.
+    /// perhaps user_id or user_ids. Their ids and timestamps will be new. `tail` is not told whom an event belongs to: it
+    /// will be public unless `user_id` in its data, or beside it, says so.
     #[arg(long, conflicts_with_all = ["topic", "kind", "data", "user", "id"])]
     events: bool,
     #[command(flatten)]
     remote: Remote,
     /// The user that the event belongs to; nobody else sees it. Without it, that is whom `user_id` in DATA names.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
     /// The event's name: what is published again under it within ten minutes is not published twice.
     #[arg(long, value_name = "KEY", value_parser = key)]
@@ -67,7 +70,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest line that is read, in bytes; the broker takes less than that unless it is told otherwise.
 const LINE_MAX: u64 = 8 << 20;
 
-/// How long a broker may be away before lines are given up.
+/// How long a line may wait for the broker to take it, before it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// How long one event is tried to be published.
@@ -214,7 +217,7 @@ fn one(client: &Client, event: &Event<'_>, key: Option<HeaderValue>) -> Result<S
                 Err(Attempt::Final(why)) => return Err(Failure::Failed(format!("{}: {why}", client.base()))),
                 Err(Attempt::Again(why, wait)) => (why, wait),
             };
-            if Instant::now() + wait >= give_up {
+            if wait >= give_up.saturating_duration_since(Instant::now()) {
                 return Err(Failure::Failed(format!("{}: {why}", client.base())));
             }
             // Whoever has closed standard error does not want to read this.
@@ -243,7 +246,7 @@ async fn attempt(client: &Client, headers: HeaderMap, body: Bytes) -> Result<Str
         if answer.status() != StatusCode::OK {
             let refusal = Refusal::read(answer).await;
             return Err(match refusal.is_passing() {
-                true => Attempt::Again(refusal.to_string(), refusal.retry_after.unwrap_or(WAIT)),
+                true => Attempt::Again(refusal.to_string(), refusal.retry_after.unwrap_or(WAIT).max(WAIT)),
                 false => Attempt::Final(refusal.to_string()),
             });
         }
@@ -276,7 +279,9 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
     let client = remote.client()?;
     let refused = Arc::new(Refused::default());
     let told = refused.clone();
+    // No more is queued than leaves in a request or two: what waits grows old.
     let mut builder = Publisher::builder("fanfare").url(remote.url.trim()).stamp(false).give_up_after(GIVE_UP_AFTER);
+    builder = builder.queue_events(1_000).queue_bytes(2 << 20);
     if let Some(key) = remote::secret("FANFARE_KEY") {
         builder = builder.key(&key);
     }
@@ -302,6 +307,7 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
         runtime.block_on(event.send(&publisher)).map_err(|rejected| rejected.to_string())?;
         Ok(true)
     });
+    runtime.block_on(publisher.flush());
     let figures = runtime.block_on(publisher.close(GIVE_UP_AFTER + ANSWER_WITHIN));
     progress.finish();
     let _ = drawing.map(thread::JoinHandle::join);

@@ -104,7 +104,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let after = arguments.after.clone();
     let idle = Some(*idle).filter(|idle| !idle.is_zero());
-    let follow = Follow::new(remote.client()?, arguments.target(), idle, after);
+    // More than a broker reads, and than a URL may have.
+    const TARGET_MAX: usize = 32 << 10;
+    let target = arguments.target();
+    if target.len() > TARGET_MAX {
+        let why =
+            format!("topics and filters make {} bytes of an address; expected at most {TARGET_MAX}", target.len());
+        return Err(Failure::Usage(why));
+    }
+    let follow = Follow::new(remote.client()?, target, idle, after);
     let mut tail =
         Tail { output, notices: Notices { url: &remote.url, dim: color.is_on(&io::stderr()), opened: false } };
     remote::runtime()?.block_on(async {

@@ -16,10 +16,10 @@
 //! |---|---|
 //! | the event breaks the rules | [`Rejected::Invalid`] or [`Rejected::TooLarge`] to the caller |
 //! | the queue is full | [`Rejected::Full`] to the caller: the new event is dropped, those that wait keep their places |
-//! | no connection, no answer in time, 408, 429, 5xx | the same request again, after a wait that doubles (by chance shorter; no earlier than `Retry-After`), with the same idempotency key: nothing is published twice where only the answer was lost |
+//! | no connection, no answer in time, 408, 425, 429, 5xx | the same request again, after a wait that doubles (by chance shorter; no earlier than `Retry-After`), with the same idempotency key: nothing is published twice where only the answer was lost |
 //! | that, for longer than [`Builder::give_up_after`] | the event is dropped as `expired` |
 //! | 400, 413 | the batch is halved until what the broker refuses stands alone; that is dropped as `refused`, the rest is accepted |
-//! | 403 | the batch is split by topic; topics that this service may not publish to are dropped as `refused` |
+//! | 403 | the batch is halved until it shows which topics this service may not publish to; their events are dropped as `refused` |
 //! | 401, any other answer | the batch is dropped as `refused` |
 //! | the publisher is closed before all was sent | what is left is dropped as `closed` |
 //!
@@ -304,6 +304,10 @@ impl Builder {
                 return wrong(name, &format!("it is {value}; expected at least {least}"));
             }
         }
+        const LINGER_MAX: Duration = Duration::from_secs(3600);
+        if self.linger > LINGER_MAX {
+            return wrong("linger", &format!("it is {:?}; expected at most {LINGER_MAX:?}", self.linger));
+        }
         let mut client =
             Client::new(&self.url, self.key.as_deref()).map_err(|why| BuildError(format!("url: {why}")))?;
         if let Some(token) = &self.token {
@@ -475,6 +479,14 @@ impl<'a> ForUsers<'a> {
     /// [`Rejected`], also where there is no user, or one without a name: the event would be public.
     pub fn publish<T: Serialize + ?Sized>(&self, topic: &str, kind: &str, data: &T) -> Result<(), Rejected> {
         self.publisher.publish_to(self.users, topic, kind, data)
+    }
+
+    /// The same with data that names its user itself: where these are no others, it is checked that it does.
+    fn publish_of<T>(&self, user: &str, topic: &str, kind: &str, data: &T) -> Result<(), Rejected>
+    where
+        T: Serialize + ?Sized,
+    {
+        self.publisher.publish_to(Some(self.users.unwrap_or(&[user])), topic, kind, data)
     }
 
     /// As [`Publisher::send`].

@@ -163,7 +163,7 @@ impl Wallets<'_> {
     /// # Errors
     /// [`Rejected`].
     pub fn created(&self, wallet: &Wallet<'_>) -> Result<(), Rejected> {
-        self.0.publish("wallets", "wallet.created", wallet)
+        self.0.publish_of(wallet.user_id, "wallets", "wallet.created", wallet)
     }
 
     /// `wallet.status_changed`: the wallet as it is since, and the change.
@@ -178,7 +178,7 @@ impl Wallets<'_> {
             #[serde(flatten)]
             change: &'a StatusChange<'a>,
         }
-        self.0.publish("wallets", "wallet.status_changed", &Changed { wallet, change })
+        self.0.publish_of(wallet.user_id, "wallets", "wallet.status_changed", &Changed { wallet, change })
     }
 
     /// `wallet.balance_updated`.
@@ -186,7 +186,7 @@ impl Wallets<'_> {
     /// # Errors
     /// [`Rejected`].
     pub fn balance_updated(&self, wallet: &Wallet<'_>) -> Result<(), Rejected> {
-        self.0.publish("wallets", "wallet.balance_updated", wallet)
+        self.0.publish_of(wallet.user_id, "wallets", "wallet.balance_updated", wallet)
     }
 }
 
@@ -200,7 +200,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Rejected`].
     pub fn registered(&self, user: &User<'_>) -> Result<(), Rejected> {
-        self.0.publish("users", "user.registered", user)
+        self.0.publish_of(user.user_id, "users", "user.registered", user)
     }
 
     /// `user.kyc_updated`.
@@ -208,7 +208,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Rejected`].
     pub fn kyc_updated(&self, user: &User<'_>) -> Result<(), Rejected> {
-        self.0.publish("users", "user.kyc_updated", user)
+        self.0.publish_of(user.user_id, "users", "user.kyc_updated", user)
     }
 
     /// `user.status_changed`.
@@ -216,7 +216,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Rejected`].
     pub fn status_changed(&self, user: &User<'_>) -> Result<(), Rejected> {
-        self.0.publish("users", "user.status_changed", user)
+        self.0.publish_of(user.user_id, "users", "user.status_changed", user)
     }
 }
 

@@ -342,7 +342,7 @@ impl Queue {
             }
         }
         if !old.is_empty() {
-            self.decide(&old, Decision::Expired, None);
+            self.decide(&old, Decision::Expired, Some("they had waited for longer than they may"));
         }
         taken
     }

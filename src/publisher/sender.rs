@@ -89,11 +89,20 @@ impl Sender {
         }
     }
 
-    /// Sends a batch, and again in parts where it is not accepted as a whole, until each of its events is decided.
+    /// Sends a batch, and again in parts where it is not accepted as a whole, in order, until each of its events is
+    /// decided.
     async fn deliver(&self, batch: Vec<Event>, keys: &mut Keys) {
         // The last one is the next one to be sent.
         let mut parts = vec![batch];
-        while let Some(mut part) = parts.pop() {
+        // Topics that this service may not publish to, and their events: they are decided last, since those before them
+        // in the batch must not seem decided already.
+        let (mut barred, mut held, mut not_there) = (Vec::new(), Vec::new(), None);
+        let mut pause = None;
+        while let Some(part) = parts.pop() {
+            let (of_barred, mut part): (Vec<_>, Vec<_>) =
+                part.into_iter().partition(|event| barred.iter().any(|topic: &Vec<u8>| topic == event.topic()));
+            held.extend(of_barred);
+            let Some(first) = part.first() else { continue };
             let (decision, why) = match self.persist(&part, keys.next()).await {
                 Attempt::Accepted(id) => {
                     if let Some(id) = id {
@@ -101,27 +110,32 @@ impl Sender {
                     }
                     (Decision::Accepted, None)
                 }
-                Attempt::Again(_, why) => (Decision::Expired, Some(why)),
+                Attempt::Again(after, why) => {
+                    pause = after;
+                    (Decision::Expired, Some(why))
+                }
+                Attempt::NotThere(why) if part.iter().all(|event| event.topic() == first.topic()) => {
+                    barred.push(first.topic().to_vec());
+                    not_there = Some(why);
+                    held.append(&mut part);
+                    continue;
+                }
                 // The batch's own error names one event only, and there may be more of them: halves find them all.
-                Attempt::NotAll(_) if part.len() > 1 => {
+                Attempt::NotAll(_) | Attempt::NotThere(_) if part.len() > 1 => {
                     parts.push(part.split_off(part.len() / 2));
                     parts.push(part);
                     continue;
                 }
-                Attempt::NotThere(why) => match split_by_topic(part) {
-                    Ok((first, rest)) => {
-                        parts.push(rest);
-                        parts.push(first);
-                        continue;
-                    }
-                    Err(whole) => {
-                        part = whole;
-                        (Decision::Refused, Some(why))
-                    }
-                },
-                Attempt::NotAll(why) | Attempt::Refused(why) => (Decision::Refused, Some(why)),
+                Attempt::NotAll(why) | Attempt::NotThere(why) | Attempt::Refused(why) => (Decision::Refused, Some(why)),
             };
             self.queue.decide(&part, decision, why.as_deref());
+        }
+        if !held.is_empty() {
+            self.queue.decide(&held, Decision::Refused, not_there.as_deref());
+        }
+        // These were given up, but the broker has not said that others may come sooner.
+        if let Some(pause) = pause {
+            sleep(pause.min(self.manner.age)).await;
         }
     }
 
@@ -189,7 +203,7 @@ fn judge(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Attempt {
         403 => Attempt::NotThere(why(status, body)),
         // Too slow, too often, or not able to now (RFC 9110, section 15): it may be repeated, under its key even where
         // it was accepted.
-        408 | 429 | 500..=599 => Attempt::Again(after, why(status, body)),
+        408 | 425 | 429 | 500..=599 => Attempt::Again(after, why(status, body)),
         _ => Attempt::Refused(why(status, body)),
     }
 }
@@ -240,15 +254,6 @@ fn body(events: &[Event]) -> Bytes {
     body.into()
 }
 
-/// The events of the first one's topic, and the rest; as it was where there is no rest. A topic's order is kept.
-fn split_by_topic(events: Vec<Event>) -> Result<(Vec<Event>, Vec<Event>), Vec<Event>> {
-    let Some(topic) = events.first().map(|event| event.topic().to_vec()) else { return Err(events) };
-    if events.iter().all(|event| event.topic() == topic) {
-        return Err(events);
-    }
-    Ok(events.into_iter().partition(|event| event.topic() == topic))
-}
-
 /// A wait that nobody else chooses too: any time up to a bound that doubles (exponential backoff with full jitter), so
 /// that many publishers do not come back together.
 fn backoff(failures: u32) -> Duration {
@@ -290,10 +295,6 @@ mod tests {
         topics.chars().map(|topic| event(topic).expect("an event")).collect()
     }
 
-    fn topics(events: &[Event]) -> String {
-        events.iter().map(|event| char::from(event.topic()[10])).collect()
-    }
-
     #[test]
     fn a_batch_is_an_array_of_its_events() {
         assert_eq!(body(&events("a")), r#"[{"topic":"a","type":"k","data":{}}]"#);
@@ -301,13 +302,6 @@ mod tests {
         let built = body(&events("ab"));
         assert_eq!(built, two);
         assert_eq!(two.len(), events("ab").iter().map(|event| event.json().len() + 1).sum::<usize>() + 1);
-    }
-
-    #[test]
-    fn a_topic_is_taken_out_in_order() {
-        let (first, rest) = split_by_topic(events("abacb")).expect("there are several");
-        assert_eq!((&*topics(&first), &*topics(&rest)), ("aa", "bcb"));
-        assert_eq!(topics(&split_by_topic(events("bb")).expect_err("there is one")), "bb");
     }
 
     #[test]

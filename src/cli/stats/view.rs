@@ -216,7 +216,7 @@ fn memory(stats: &Stats) -> Vec<Line<'static>> {
 
 fn trouble(stats: &Stats) -> Vec<Line<'static>> {
     let streams = &stats.streams;
-    let requests = stats.problems.values().sum();
+    let requests = stats.problems.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
     vec![
         figure("gaps", count(streams.gaps), alarming(streams.gaps)),
         figure("stalls", count(streams.stalls), alarming(streams.stalls)),

@@ -14,7 +14,7 @@ class Publish {
       changed();
     });
     this.form.elements.data.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.repeat) {
         this.form.requestSubmit();
       }
     });

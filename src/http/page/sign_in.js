@@ -26,7 +26,9 @@
   const enter = async (key) => {
     const answer = await fetch('/', { headers: { 'X-API-Key': key }, cache: 'no-store' });
     if (!answer.ok) {
-      sessionStorage.removeItem(NAME);
+      if (answer.status === 401 || answer.status === 403) {
+        sessionStorage.removeItem(NAME);
+      }
       throw new Error(await reason(answer));
     }
     const page = await answer.text();

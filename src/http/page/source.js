@@ -80,6 +80,9 @@ class Frames {
 // The browser's own waits, bounded and never quite together: a thousand pages must not come back at once.
 const RETRY_MS = 3000;
 const RETRY_MS_MAX = 30000;
+// Whatever a server or a proxy says: it is not asked without a pause, and a timer takes no more than 31 bits.
+const RETRY_MS_MIN = 100;
+const LATER_S_MAX = 3600;
 
 // A stream that is opened again whenever it ends, from where it was. `take` is given its frames, `tell` its state:
 // `connecting`, `open`, `waiting` (why, if the server said it, and how long), `refused` (why): that is the end.
@@ -122,7 +125,7 @@ class Source {
         return;
       }
       this.failures += 1;
-      const backoff = Math.min(RETRY_MS_MAX, this.retry * 1.5 ** (this.failures - 1));
+      const backoff = Math.max(RETRY_MS_MIN, Math.min(RETRY_MS_MAX, this.retry * 1.5 ** (this.failures - 1)));
       await this.pause(later.ms ?? backoff * (0.75 + Math.random() / 2), later.why ?? '', signal);
     }
   }
@@ -160,7 +163,7 @@ class Source {
       throw new Refused(refusal(answer.status, text));
     }
     const seconds = Number(answer.headers.get('Retry-After'));
-    return { why: refusal(answer.status, text), ms: seconds > 0 ? seconds * 1000 : undefined };
+    return { why: refusal(answer.status, text), ms: seconds > 0 ? Math.min(seconds, LATER_S_MAX) * 1000 : undefined };
   }
 
   receive(frame) {
