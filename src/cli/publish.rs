@@ -282,10 +282,10 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
     // No more is queued than leaves in a request or two: what waits grows old.
     let mut builder = Publisher::builder("fanfare").url(remote.url.trim()).stamp(false).give_up_after(GIVE_UP_AFTER);
     builder = builder.queue_events(1_000).queue_bytes(2 << 20);
-    if let Some(key) = remote::secret("FANFARE_KEY") {
+    if let Some(key) = remote::secret("FANFARE_KEY")? {
         builder = builder.key(&key);
     }
-    if let Some(token) = remote::secret("FANFARE_TOKEN") {
+    if let Some(token) = remote::secret("FANFARE_TOKEN")? {
         builder = builder.token(&token);
     }
     let builder = builder.on_report(move |report| {

@@ -1,6 +1,6 @@
 //! A broker that a command asks: where it is, what is shown to it, and what it says where it refuses.
 
-use std::env;
+use std::env::{self, VarError};
 use std::fmt;
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ pub(super) struct Remote {
 impl Remote {
     /// A client of it, with the secrets that the environment has.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let client = Client::new(self.url.trim(), secret("FANFARE_KEY").as_deref());
+        let client = Client::new(self.url.trim(), secret("FANFARE_KEY")?.as_deref());
         let client = client.map_err(|why| Failure::Usage(format!("--url {:?}: {why}", self.url)))?;
-        match secret("FANFARE_TOKEN") {
+        match secret("FANFARE_TOKEN")? {
             None => Ok(client),
             Some(token) => client.with_token(&token).map_err(|why| Failure::Usage(format!("FANFARE_TOKEN: {why}"))),
         }
@@ -50,8 +50,12 @@ impl Remote {
 }
 
 /// What the environment has by this name, if anything.
-pub(super) fn secret(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|secret| !secret.is_empty())
+pub(super) fn secret(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!("{name} cannot be read; expected UTF-8"))),
+    }
 }
 
 /// What a command asks with: one thread does.

@@ -254,7 +254,7 @@ impl Builder {
     }
 
     /// How long after the beginning of one request the next one waits until it is full; 5 ms by default, which makes at
-    /// most 200 requests a second that are not full. An event that comes after a pause does not wait.
+    /// most 200 requests a second that are not full; an hour at most. An event that comes after a pause does not wait.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Builder {
         self.linger = linger;

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::model::Model;
 use super::Failure;
 use super::follow::{Follow, News};
+use super::look::plain;
 use super::remote::{self, Refusal, Remote};
 use crate::client::{Client, reason};
 use crate::config::Span;
@@ -60,14 +61,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match *json || !io::stdout().is_terminal() {
         true => {
             let answer = remote::runtime()?.block_on(once(&client, *timeout));
-            super::print(&answer.map_err(|why| Failure::Failed(format!("{}: {why}", client.base())))?)
+            let answer = answer.map_err(|why| Failure::Failed(format!("{}: {why}", client.base())))?;
+            // A terminal acts on characters that JSON may hold as they are.
+            let answer = if io::stdout().is_terminal() { plain(&answer) } else { answer.into() };
+            super::print(format!("{answer}\n").as_bytes())
         }
         false => live(client, Model::new(&remote.url)),
     }
 }
 
 /// The stats as they are answered, in one line.
-async fn once(client: &Client, within: Duration) -> Result<Vec<u8>, String> {
+async fn once(client: &Client, within: Duration) -> Result<String, String> {
     let asking = async {
         let asked = client.send(Method::GET, "/api/v1/events/stats", HeaderMap::new(), Bytes::new());
         let answer = asked.await.map_err(|unreachable| unreachable.to_string())?;
@@ -79,7 +83,7 @@ async fn once(client: &Client, within: Duration) -> Result<Vec<u8>, String> {
         // Whoever answers with something else is not a broker that is well.
         let stats: &serde_json::value::RawValue =
             serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))?;
-        Ok(format!("{}\n", stats.get().replace(['\n', '\r'], " ")).into_bytes())
+        Ok(stats.get().replace(['\n', '\r'], " "))
     };
     match tokio::time::timeout(within, asking).await {
         Ok(answer) => answer,
