@@ -59,7 +59,8 @@ pub fn subscribe(headers: &HeaderMap, request_id: &str) -> Span {
 #[cfg_attr(not(feature = "otlp"), allow(unused_variables, reason = "there is no span to put them into"))]
 pub fn accepted(events: usize, id: impl Display) {
     #[cfg(feature = "otlp")]
-    Span::current().record("events", events).record("id", tracing::field::display(id));
+    // As a signed number: of unsigned ones the exporter makes texts.
+    Span::current().record("events", events as i64).record("id", tracing::field::display(id));
 }
 
 #[cfg(feature = "otlp")]
