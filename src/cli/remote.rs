@@ -1,6 +1,5 @@
 //! A broker that a command asks: where it is, what is shown to it, and what it says where it refuses.
 
-use std::env::{self, VarError};
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::Failure;
 use super::look::plain;
 use crate::client::Client;
+use crate::config;
 
 /// What the commands that ask a broker say of the secrets they take.
 pub(super) const SECRETS: &str = "\
@@ -51,11 +51,7 @@ impl Remote {
 
 /// What the environment has by this name, if anything.
 pub(super) fn secret(name: &str) -> Result<Option<String>, Failure> {
-    match env::var(name) {
-        Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!("{name} cannot be read; expected UTF-8"))),
-    }
+    config::secret(name).map_err(Failure::Usage)
 }
 
 /// What a command asks with: one thread does.

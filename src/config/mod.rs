@@ -239,7 +239,7 @@ impl Files {
 }
 
 /// A secret, which has a name in the environment only, and none where it is empty.
-fn secret(name: &str) -> Result<Option<String>, String> {
+pub(crate) fn secret(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
