@@ -5,12 +5,12 @@ use std::io;
 use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -18,13 +18,14 @@ use crate::auth::keys::Keys;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::fanout::DrainPlan;
 use crate::http::access::Access;
 use crate::http::counts::Counts;
 use crate::http::idempotency::Answers;
 use crate::http::stats::{Monitor, Recent};
 use crate::limit::Limits;
 use crate::server::tls::Tls;
-use crate::server::{self, Passed, Service};
+use crate::server::{self, Passed, Room, Service};
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl App {
             recent: Recent::default(),
             monitor: Monitor::new(&config.fanout),
             tls: tls.as_ref().map(|(_, tls)| tls.clone()),
+            max_head: config.server.max_head,
             metrics: config.metrics,
             page: config.page,
             request_ids: AtomicU64::new(1),
@@ -149,7 +151,7 @@ impl App {
         let _hangup = signal(SignalKind::hangup())?;
         let App { config, listener, tls, service } = self;
         let mut tasks = JoinSet::new();
-        let room = Arc::new(Semaphore::new(config.server.max_connections));
+        let room = Room::new(config.server.max_connections);
         let server = Arc::new(config.server);
         if let Some((listener, tls)) = tls {
             let (room, server, service) = (room.clone(), server.clone(), service.clone());
@@ -263,16 +265,17 @@ async fn age(service: Arc<Service>) {
 /// Ends the streams, then lets requests that are being answered finish. New requests are answered all the while: a
 /// probe learns that the broker is not ready, a publisher still reaches those who still listen.
 async fn drain(service: &Arc<Service>, grace: Duration) -> bool {
-    service.broker.begin_drain();
+    let plan = DrainPlan { grace, gone_by: Instant::now() + grace + LAST_ANSWERS };
+    service.broker.begin_drain(plan);
     // HTTP/2's clients are told at once, that they may go elsewhere with what they ask next.
     service.stopping.send_replace(true);
     let shards = service.clone();
     // It blocks, and outlives this future where a second signal cuts it short.
     let ended = tokio::task::spawn_blocking(move || {
-        shards.broker.drain(grace);
+        shards.broker.drain(plan);
         if let Some(monitor) = shards.monitor.started() {
             // Until now it told how the stopping goes.
-            monitor.drain(Duration::ZERO);
+            monitor.drain(DrainPlan { grace: Duration::ZERO, ..plan });
         }
     });
     let ended = ended.await.is_ok();

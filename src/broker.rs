@@ -4,13 +4,14 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::event::Draft;
-use crate::fanout::{Arrival, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals};
+use crate::fanout::{
+    Arrival, DrainPlan, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals,
+};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
 use crate::log::{Filter, Held, Listening, Log, LogConfig, TopicFigures};
@@ -91,8 +92,8 @@ impl Admitted {
 pub enum Refused {
     /// The broker holds as many streams as it may.
     Full,
-    /// The broker is stopping.
-    Draining,
+    /// The broker is stopping; it is gone after this time at the latest.
+    Draining(Duration),
 }
 
 /// What became of a publish.
@@ -111,7 +112,8 @@ pub struct Broker {
     fanout: Fanout,
     retry: Duration,
     started: Now,
-    draining: AtomicBool,
+    /// The plan of the drain, once it has begun.
+    drain: OnceLock<DrainPlan>,
 }
 
 impl Broker {
@@ -124,7 +126,7 @@ impl Broker {
         let log = Arc::new(Log::new(log, fanout.shards, Epoch::fresh(started)));
         let retry = fanout.retry;
         let fanout = Fanout::start(fanout, &log)?;
-        Ok(Broker { log, fanout, retry, started, draining: AtomicBool::new(false) })
+        Ok(Broker { log, fanout, retry, started, drain: OnceLock::new() })
     }
 
     /// Accepts events, all or (by its caller) none, and wakes those who want them. Waits for no subscriber.
@@ -139,8 +141,8 @@ impl Broker {
     /// # Errors
     /// [`Refused`].
     pub fn subscribe(&self, asked: Subscription<'_>, now: Now) -> Result<Admitted, Refused> {
-        if self.is_draining() {
-            return Err(Refused::Draining);
+        if let Some(plan) = self.drain.get() {
+            return Err(Refused::Draining(plan.gone_by.saturating_duration_since(Instant::now())));
         }
         let seat = self.fanout.take_seat().ok_or(Refused::Full)?;
         let shard = self.fanout.next_shard();
@@ -315,17 +317,18 @@ impl Broker {
 
     /// Whether it is stopping.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.drain.get().is_some()
     }
 
     /// Lets no more streams in. Publishing goes on: those who still listen still hear.
-    pub fn begin_drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    pub fn begin_drain(&self, plan: DrainPlan) {
+        // A second one would change what those who were refused have been told.
+        let _ = self.drain.set(plan);
     }
 
-    /// Ends all streams, spread over `grace`; returns when the shards have stopped. Blocks the calling thread.
-    pub fn drain(&self, grace: Duration) {
-        self.begin_drain();
-        self.fanout.drain(grace);
+    /// Ends all streams by this plan; returns when the shards have stopped. Blocks the calling thread.
+    pub fn drain(&self, plan: DrainPlan) {
+        self.begin_drain(plan);
+        self.fanout.drain(plan);
     }
 }

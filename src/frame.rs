@@ -264,7 +264,7 @@ pub enum HeartbeatStyle {
 /// A sign of life; it carries no id.
 pub fn heartbeat(style: HeartbeatStyle, now: Now) -> Frame {
     match style {
-        HeartbeatStyle::Named => named_heartbeat(None, now),
+        HeartbeatStyle::Named => named_heartbeat(now),
         HeartbeatStyle::Comment => {
             let mut frame = Unsealed::with_capacity(16);
             // No empty line: two client libraries report one as an event, be there nothing but a comment before it.
@@ -274,17 +274,58 @@ pub fn heartbeat(style: HeartbeatStyle, now: Now) -> Frame {
     }
 }
 
-/// The last heartbeat of a stream that the broker is about to end: it tells the client when to come back.
-pub fn farewell(retry_ms: u64, now: Now) -> Frame {
-    named_heartbeat(Some(retry_ms), now)
-}
-
-fn named_heartbeat(retry_ms: Option<u64>, now: Now) -> Frame {
+fn named_heartbeat(now: Now) -> Frame {
     let mut frame = Unsealed::with_capacity(ENVELOPE);
     frame.envelope("heartbeat", None, now, |buf| text(buf, format_args!("{{\"timestamp\":{}}}", now.unix_s())));
+    frame.seal_without_id()
+}
+
+/// The last frame of a stream that the broker ends. It names the reason, so that a page can do something about it
+/// before it comes back, and carries the stream's place. `retry_ms` tells the client when to come back, in
+/// milliseconds; without it, what `connected` said still holds.
+pub fn end(reason: &str, place: EventId<'_>, retry_ms: Option<u64>, now: Now) -> Frame {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        reason: &'a str,
+    }
+    let mut frame = Unsealed::with_capacity(ENVELOPE + 40);
+    frame.envelope("end", None, now, |buf| json(buf, &Payload { reason }));
     if let Some(retry_ms) = retry_ms {
         text(&mut frame.buf, format_args!("retry: {retry_ms}\n"));
     }
+    text(&mut frame.buf, format_args!("id: {place}\n\n"));
+    frame.close()
+}
+
+/// Why a stream was refused for now, and when the client may try again.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal<'a> {
+    /// The reason's code.
+    pub code: &'a str,
+    /// The reason, for people.
+    pub message: &'a str,
+    /// Seconds after which a new try makes sense.
+    pub retry_after_s: u64,
+    /// How long this client should wait, in milliseconds: that long, and a little more by chance, so that not all
+    /// come back at once.
+    pub retry_ms: u64,
+}
+
+/// The only frame of a stream that is refused for a passing reason. `EventSource` gives up for good on any answer but
+/// 200, and comes back after a 200 that ends (WHATWG HTML, section 9.2.3). The frame carries no id, so that the client
+/// keeps its own place.
+pub fn refused(refusal: Refusal<'_>, now: Now) -> Frame {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        code: &'a str,
+        message: &'a str,
+        retry_after: u64,
+    }
+    let Refusal { code, message, retry_after_s, retry_ms } = refusal;
+    let payload = Payload { code, message, retry_after: retry_after_s };
+    let mut frame = Unsealed::with_capacity(ENVELOPE + 100 + code.len() + message.len());
+    frame.envelope("refused", None, now, |buf| json(buf, &payload));
+    text(&mut frame.buf, format_args!("retry: {retry_ms}\n"));
     frame.seal_without_id()
 }
 

@@ -7,7 +7,6 @@ mod issuer;
 
 use std::collections::HashSet;
 use std::io::Read as _;
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
@@ -724,19 +723,17 @@ fn users_and_addresses_hold_so_many_streams() {
 #[test]
 fn an_address_makes_so_many_connections_a_second() {
     let server = start(&["--connections-per-second", "2", "--limit-loopback", "true"]);
-    // A burst of four times as many; these ask for nothing.
-    let mut refused = None;
-    for _ in 0..30 {
-        let mut socket = TcpStream::connect(server.addr).expect("the kernel accepts it");
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-        let mut text = String::new();
-        if socket.read_to_string(&mut text).is_ok() {
-            refused = Some(text);
-            break;
-        }
-    }
-    let refused = refused.expect("one is one too many");
-    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 429 ") && refused.contains("Retry-After"), "{refused}");
+    // A burst of four times as many; the next is one too many.
+    let health = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
+    let refused = (0..30).map(|_| server.ask(health)).find(|answer| answer.status != 200).expect("one is refused");
+    assert_refused(&refused, 429, "too_many_connections_of_address", "this address");
+    assert_eq!(refused.field("connection").as_deref(), Some("close"), "{refused:?}");
+    // A page comes back instead of giving up.
+    let refused = server.ask(&format!("GET {EVENTS} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"));
+    assert_eq!((refused.status, refused.field("x-refused").as_deref()), (200, Some("too_many_connections_of_address")));
+    // Who says nothing is closed, and not held.
+    let mut silent = server.connect();
+    assert_eq!(silent.drain(), b"");
     sleep(Duration::from_secs(2));
     assert!(server.stat("/limits/refused_connections") >= 1);
 }

@@ -14,19 +14,23 @@ fn begin(server: &Server, signal: &str) {
     wait_until("the drain to begin", || server.get("/ready").status == 503);
 }
 
-/// The farewell of a drained stream: the events before it, and the retry it tells.
+/// When a drained stream was told to come back, in milliseconds.
 #[track_caller]
-fn farewell(events: &[SseEvent]) -> (&[SseEvent], u64) {
-    let (last, before) = events.split_last().expect("a farewell");
-    assert_eq!(last.kind, "heartbeat", "{last:?}");
-    assert_eq!(last.id, None, "{last:?}");
-    assert!(last.json()["data"]["timestamp"].is_u64(), "it looks like any heartbeat: {last:?}");
-    (before, last.retry.expect("it tells when to come back"))
+fn told_retry(stream: &Stream) -> u64 {
+    let bye = stream.bye.as_ref().expect("it is told why it ends");
+    assert_eq!(bye.json()["data"]["reason"], "drained", "{bye:?}");
+    assert!(bye.id.is_some(), "it keeps its place: {bye:?}");
+    bye.retry.expect("it is told when to come back")
 }
 
 /// Reads all streams to their ends at the same time.
 fn read_all(streams: Vec<Stream>) -> Vec<(Vec<SseEvent>, End)> {
-    let readers: Vec<_> = streams.into_iter().map(|mut stream| thread::spawn(move || stream.read_to_end())).collect();
+    let read = |mut stream: Stream| {
+        let read = stream.read_to_end();
+        told_retry(&stream);
+        read
+    };
+    let readers: Vec<_> = streams.into_iter().map(|stream| thread::spawn(move || read(stream))).collect();
     readers.into_iter().map(|reader| reader.join().expect("a reader")).collect()
 }
 
@@ -48,9 +52,8 @@ fn it_is_not_ready_and_lets_no_stream_in_but_still_publishes() {
     let id = server.publish("a", "k", "{}");
     let heard = read_all(streams).into_iter().filter(|(events, end)| {
         assert_eq!(*end, End::Clean);
-        let (before, _) = farewell(events);
-        assert!(before.iter().all(|event| event.id.as_deref() == Some(id.as_str())), "{before:?}");
-        before.len() == 1
+        assert!(events.iter().all(|event| event.id.as_deref() == Some(id.as_str())), "{events:?}");
+        events.len() == 1
     });
     assert!(heard.count() > 0, "a few requests took longer than most of the grace period");
     let status = server.wait_for_exit(Duration::from_secs(10));
@@ -64,9 +67,8 @@ fn both_signals_drain_and_leave_with_0() {
         let mut streams: Vec<Stream> = (0..10).map(|n| server.stream(&format!("topics=t{n}"))).collect();
         server.signal(signal);
         for stream in &mut streams {
-            let (events, end) = stream.read_to_end();
-            assert_eq!(end, End::Clean, "{signal}");
-            farewell(&events);
+            assert_eq!(stream.read_to_end(), (Vec::new(), End::Clean), "{signal}");
+            told_retry(stream);
         }
         assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0), "{signal}");
     }
@@ -93,29 +95,51 @@ fn ends_are_spread_over_the_grace_period_and_returns_are_too() {
         .into_iter()
         .map(|mut stream| {
             thread::spawn(move || {
-                let (events, end) = stream.read_to_end();
-                assert_eq!(end, End::Clean);
-                (begun.elapsed(), Duration::from_millis(farewell(&events).1))
+                assert_eq!(stream.read_to_end(), (Vec::new(), End::Clean));
+                (begun.elapsed(), Duration::from_millis(told_retry(&stream)))
             })
         })
         .collect();
     let ends: Vec<(Duration, Duration)> = readers.into_iter().map(|r| r.join().expect("a reader")).collect();
     server.wait_for_exit(Duration::from_secs(10));
-    let spread = |mut moments: Vec<Duration>| {
-        moments.sort();
-        let (first, last) = (moments[0], moments[moments.len() - 1]);
-        // How many fall into the fullest quarter of what they are spread over.
-        let quarter = (last - first) / 4;
-        let fullest = moments.iter().map(|m| moments.iter().filter(|o| **o >= *m && **o <= *m + quarter).count()).max();
-        (last - first, fullest.unwrap_or(0))
-    };
-    let (over, fullest) = spread(ends.iter().map(|(at, _)| *at).collect());
+    let gone = begun.elapsed();
+    let mut moments: Vec<Duration> = ends.iter().map(|(at, _)| *at).collect();
+    moments.sort();
+    let (first, last) = (moments[0], moments[moments.len() - 1]);
+    let over = last - first;
     assert!(over >= grace / 2, "all ended within {over:?} of {grace:?}");
-    assert!(fullest <= 25, "{fullest} of 40 ended within a quarter of {over:?}");
-    let (over, fullest) = spread(ends.iter().map(|(at, retry)| *at + *retry).collect());
-    assert!(over >= grace / 2, "all come back within {over:?}, where the grace is {grace:?}: {ends:?}");
-    assert!(fullest <= 25, "{fullest} of 40 come back within a quarter of {over:?}");
-    assert!(ends.iter().all(|(_, retry)| *retry >= Duration::from_secs(1)), "nobody comes sooner than ever: {ends:?}");
+    // How many end in the fullest quarter of it.
+    let fullest = moments.iter().map(|m| moments.iter().filter(|o| **o >= *m && **o <= *m + over / 4).count()).max();
+    assert!(fullest <= Some(25), "{fullest:?} of 40 ended within a quarter of {over:?}");
+    // Nobody is sent back into the broker that is stopping, and not all come in one moment.
+    let mut returns: Vec<Duration> = ends.iter().map(|(at, retry)| *at + *retry).collect();
+    returns.sort();
+    assert!(returns[0] >= gone, "one comes back after {:?}, and the broker was gone after {gone:?}", returns[0]);
+    assert!(returns[0] >= grace, "it may take as long as its grace period: {:?}", returns[0]);
+    assert!(returns[39] <= 2 * grace + Duration::from_secs(2), "nobody stays away for long: {:?}", returns[39]);
+    assert!(returns[39] - returns[0] >= Duration::from_millis(20), "{returns:?}");
+}
+
+#[test]
+fn nobody_is_sent_back_into_the_drain() {
+    let mut server = Server::start(&["--grace", "3s", "--retry", "100ms"]);
+    let streams: Vec<Stream> = (0..200).map(|n| server.stream(&format!("topics=t{}", n % 7))).collect();
+    let addr = server.addr;
+    server.signal("TERM");
+    let clients: Vec<_> = streams
+        .into_iter()
+        .map(|mut stream| {
+            thread::spawn(move || {
+                assert_eq!(stream.read_to_end().1, End::Clean);
+                thread::sleep(Duration::from_millis(told_retry(&stream)));
+                // As `EventSource` does: anything but a refused connection would be this broker's.
+                std::net::TcpStream::connect(addr).is_err()
+            })
+        })
+        .collect();
+    assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    let gone = clients.into_iter().map(|client| client.join().expect("a client")).filter(|gone| *gone);
+    assert_eq!(gone.count(), 200, "those who came back found the broker that they had been sent away from");
 }
 
 #[test]
@@ -127,9 +151,8 @@ fn what_was_published_is_delivered_before_the_end() {
     server.signal("TERM");
     for (events, end) in read_all(streams) {
         assert_eq!(end, End::Clean);
-        let (before, _) = farewell(&events);
-        assert!(before.iter().map(SseEvent::n).eq(0..2_000), "{} events", before.len());
-        assert_eq!(before.last().map(SseEvent::seq), Some(parts(&last).1));
+        assert!(events.iter().map(SseEvent::n).eq(0..2_000), "{} events", events.len());
+        assert_eq!(events.last().map(SseEvent::seq), Some(parts(&last).1));
     }
     assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
 }
@@ -141,9 +164,8 @@ fn a_short_grace_still_ends_streams_in_good_order() {
         let mut streams: Vec<Stream> = (0..5).map(|_| server.stream("topics=a")).collect();
         server.signal("TERM");
         for stream in &mut streams {
-            let (events, end) = stream.read_to_end();
-            assert_eq!(end, End::Clean, "--grace {grace}");
-            farewell(&events);
+            assert_eq!(stream.read_to_end(), (Vec::new(), End::Clean), "--grace {grace}");
+            told_retry(stream);
         }
         assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
     }
@@ -179,9 +201,8 @@ fn a_reader_that_does_not_read_does_not_hold_the_end_up() {
     let mut quick = server.stream("topics=b");
     let begun = Instant::now();
     server.signal("TERM");
-    let (events, end) = quick.read_to_end();
-    assert_eq!(end, End::Clean);
-    farewell(&events);
+    assert_eq!(quick.read_to_end(), (Vec::new(), End::Clean));
+    told_retry(&quick);
     assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     drop(slow);
@@ -214,7 +235,6 @@ fn http_1_0_streams_end_with_their_connection() {
     let mut stream = Stream::over(conn);
     stream.expect("connected");
     server.signal("TERM");
-    let (events, end) = stream.read_to_end();
-    assert_eq!(end, End::Clean);
-    farewell(&events);
+    assert_eq!(stream.read_to_end(), (Vec::new(), End::Clean));
+    told_retry(&stream);
 }

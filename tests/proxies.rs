@@ -298,7 +298,7 @@ fn passes_everything(proxy: &Proxy, broker: &mut Server) {
     // The broker stops: those who listen are told so to the last byte.
     let mut stream = stays;
     broker.signal("TERM");
-    assert!(stream.expect("heartbeat").retry.is_some(), "when to come back");
+    assert!(stream.expect("end").retry.is_some(), "when to come back");
     assert_eq!(stream.next(), None);
     assert!(stream.child.wait().expect("curl ends").success(), "the stream ended in good order");
     assert_eq!(broker.wait_for_exit(PATIENCE).code(), Some(0));

@@ -693,13 +693,13 @@ fn topics_decide_who_gets_what() {
     }
     // Marks the end in every stream, so that nothing needs to be waited for that must not come.
     for topic in ["a", "b", "c d", "nobody", "A"] {
-        server.publish(topic, "end", "{}");
+        server.publish(topic, "last", "{}");
     }
     for (stream, (query, _, expected)) in streams.iter_mut().zip(&cases) {
         let mut got = Vec::new();
         loop {
             let event = stream.next();
-            if event.kind == "end" {
+            if event.kind == "last" {
                 break;
             }
             got.push(event.n());
@@ -843,13 +843,13 @@ fn each_frame_is_one_chunk() {
     let raw = String::from_utf8(conn.drain()).expect("text");
     let (_, body) = raw.split_once("\r\n\r\n").expect("a head");
     let chunks: Vec<&str> = body.split("\r\n").collect();
-    // size, connected, size, k, 0, "", ""
-    assert_eq!(chunks.len(), 7, "{body:?}");
-    for (size, data) in [(chunks[0], chunks[1]), (chunks[2], chunks[3])] {
+    // size, connected, size, k, size, end, 0, "", ""
+    assert_eq!(chunks.len(), 9, "{body:?}");
+    for (size, data) in [(chunks[0], chunks[1]), (chunks[2], chunks[3]), (chunks[4], chunks[5])] {
         assert_eq!(usize::from_str_radix(size, 16), Ok(data.len()));
         assert!(data.ends_with("\n\n"), "{data:?}");
     }
-    assert_eq!(chunks[4..], ["0", "", ""]);
+    assert_eq!(chunks[6..], ["0", "", ""]);
 }
 
 #[test]

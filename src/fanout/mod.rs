@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -127,8 +127,17 @@ enum Command {
     Kick(Kick, oneshot::Sender<usize>),
     /// Tell how the streams are.
     Survey(oneshot::Sender<Survey>),
-    /// End all streams, spread over this time; then stop.
-    Drain(Duration),
+    /// End all streams, then stop.
+    Drain(DrainPlan),
+}
+
+/// How all streams are ended when the broker stops.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainPlan {
+    /// How long ending them may take.
+    pub grace: Duration,
+    /// When the broker is gone at the latest. Nobody is told to come back before.
+    pub gone_by: Instant,
 }
 
 /// How many streams are in which state.
@@ -323,11 +332,11 @@ impl Fanout {
         }
     }
 
-    /// Ends all streams in good order, spread over `grace`, and waits until the shards have stopped, which is soon
-    /// after `grace` at the latest.
-    pub fn drain(&self, grace: Duration) {
+    /// Ends all streams in good order, spread over the plan's grace period, and waits until the shards have stopped,
+    /// which is soon after it at the latest.
+    pub fn drain(&self, plan: DrainPlan) {
         for link in &self.links {
-            link.post(Command::Drain(grace));
+            link.post(Command::Drain(plan));
             link.wake();
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

@@ -67,6 +67,12 @@ impl CloseReason {
         }
     }
 
+    /// Whether the stream's last block tells it (`event: end`). The others leave no way to, or nobody to tell.
+    pub(super) fn is_told(self) -> bool {
+        use CloseReason::{Drained, Kicked, LimitReached, TokenExpired};
+        matches!(self, TokenExpired | Kicked | LimitReached | Drained)
+    }
+
     pub(super) fn from_error(error: &io::Error) -> CloseReason {
         match error.kind() {
             io::ErrorKind::TimedOut => CloseReason::PeerTimeout,
@@ -148,8 +154,8 @@ pub(super) struct Replay {
     pub(super) blocked: bool,
     /// Whether it has done so since it was live, or came.
     pub(super) stalled: bool,
-    /// It is to end as soon as it is caught up, and to come back after so many milliseconds.
-    pub(super) farewell_ms: Option<u64>,
+    /// The broker stops: it is to end as soon as it is caught up, and to come back after so many milliseconds.
+    pub(super) retry_ms: Option<u64>,
     /// It is to end as soon as no frame is begun.
     pub(super) dismissed: Option<CloseReason>,
 }

@@ -1,29 +1,47 @@
 //! Answers, and the one place where what went wrong becomes a status.
 
 use std::fmt::Display;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::Write as _;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::auth::Denied;
 use crate::broker::Refused;
+use crate::clock::Now;
 use crate::event::Invalid;
+use crate::frame::{self, Framing, Refusal};
 use crate::limit::{Allowance, Exceeded, TooManyStreams};
 
 /// An answer with all of its body at hand.
 pub type Reply = Response<Full<Bytes>>;
 
-/// Seconds after which a refused stream may try again.
-const RETRY_AFTER_S: &str = "5";
+/// Seconds after which a stream that found no room may try again.
+const RETRY_AFTER_S: u64 = 5;
+
+/// Tells in an answer of 200 that a stream was refused, with the refusal's code: for those who watch statuses.
+const X_REFUSED: HeaderName = HeaderName::from_static("x-refused");
 
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Whose connections are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// The broker's: it holds as many as it may that are not streams.
+    Broker,
+    /// One address's: it makes them faster than it may.
+    Address,
+}
 
 /// What can be wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +72,12 @@ pub enum Problem {
     RateLimited(Exceeded),
     /// There are too many streams of its address or its user.
     TooManyStreams(TooManyStreams),
+    /// There are too many connections.
+    TooManyConnections(Crowd),
+    /// Its head is larger than so many bytes.
+    HeadTooLarge(usize),
+    /// Its head did not come in time.
+    HeadTooSlow,
     /// It does not show who it comes from.
     Denied(Denied),
 }
@@ -70,7 +94,10 @@ impl Problem {
             Problem::NotFound => StatusCode::NOT_FOUND,
             Problem::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Problem::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Problem::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Problem::TooSlow | Problem::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Problem::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Problem::TooManyConnections(Crowd::Broker) => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::TooManyConnections(Crowd::Address) => StatusCode::TOO_MANY_REQUESTS,
             Problem::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -91,9 +118,13 @@ impl Problem {
             Problem::Method(_) => "method_not_allowed",
             Problem::TooLarge(_) => "payload_too_large",
             Problem::TooSlow => "request_timeout",
+            Problem::HeadTooLarge(_) => "head_too_large",
+            Problem::HeadTooSlow => "head_timeout",
+            Problem::TooManyConnections(Crowd::Broker) => "too_many_connections",
+            Problem::TooManyConnections(Crowd::Address) => "too_many_connections_of_address",
             Problem::Encoded => "unsupported_encoding",
             Problem::Refused(Refused::Full) => "too_many_streams",
-            Problem::Refused(Refused::Draining) => "draining",
+            Problem::Refused(Refused::Draining(_)) => "draining",
             Problem::Forbidden(_) => "forbidden",
             Problem::OriginNotAllowed => "origin_not_allowed",
             Problem::CrossSite => "cross_site",
@@ -120,9 +151,17 @@ impl Problem {
             Problem::Method(allowed) => format!("method not allowed here; allowed: {allowed}"),
             Problem::TooLarge(max) => format!("the body is larger than the limit of {max} bytes"),
             Problem::TooSlow => "the body did not arrive in time".to_owned(),
+            Problem::HeadTooLarge(max) => format!("the request's head is larger than the limit of {max} bytes"),
+            Problem::HeadTooSlow => "the request's head did not arrive in time".to_owned(),
+            Problem::TooManyConnections(Crowd::Broker) => {
+                "the broker holds as many connections as it may; try again".to_owned()
+            }
+            Problem::TooManyConnections(Crowd::Address) => {
+                "this address makes too many connections; try again".to_owned()
+            }
             Problem::Encoded => "the body must not be compressed; send it without Content-Encoding".to_owned(),
             Problem::Refused(Refused::Full) => "the broker holds as many streams as it may; try again".to_owned(),
-            Problem::Refused(Refused::Draining) => "the broker is stopping; try again".to_owned(),
+            Problem::Refused(Refused::Draining(_)) => "the broker is stopping; try again".to_owned(),
             Problem::OriginNotAllowed => "this origin is not among those that CORS_ORIGINS allows".to_owned(),
             Problem::CrossSite => {
                 "a page from elsewhere may not publish; CORS_ORIGINS names the origins whose pages may \
@@ -147,39 +186,113 @@ impl Problem {
     /// The answer: `{"success":false,"error":{"code":…,"message":…}}`, but for the publish limit's, which is the Go
     /// gateway's: `{"success":false,"error":"rate limit exceeded","message":…}`.
     pub fn reply(&self) -> Reply {
-        let message = &self.message();
-        let error = ErrorBody { code: self.code(), message };
-        let mut reply = match self {
-            Problem::RateLimited(_) => {
-                json_reply(self.status(), &GoEnvelope { success: false, error: "rate limit exceeded", message })
-            }
-            _ => json_reply(self.status(), &Envelope { success: false, error }),
-        };
+        let mut reply = text_reply(self.status(), "application/json", self.body());
         if let Problem::RateLimited(exceeded) = self {
             tell_allowance(&mut reply, &exceeded.allowance);
         }
         let headers = reply.headers_mut();
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
         match self {
             Problem::Method(allowed) => {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
-            Problem::RateLimited(exceeded) => {
-                headers.insert(RETRY_AFTER, exceeded.retry_after_s.into());
-            }
             Problem::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, challenge(*denied));
             }
-            Problem::Refused(_) | Problem::TooManyStreams(_) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
-            }
-            // Some of the body is still to come and will not be read: the connection cannot be used again.
-            Problem::TooLarge(_) | Problem::TooSlow => {
+            _ if self.closes() => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
         }
         reply
     }
+
+    fn body(&self) -> String {
+        let message = &self.message();
+        match self {
+            Problem::RateLimited(_) => to_json(&GoEnvelope { success: false, error: "rate limit exceeded", message }),
+            _ => to_json(&Envelope { success: false, error: ErrorBody { code: self.code(), message } }),
+        }
+    }
+
+    /// The answer as bytes of HTTP/1.1, where hyper does not write it; the connection ends behind it.
+    pub fn to_http1(&self, request_id: &str) -> Vec<u8> {
+        let (status, body) = (self.status(), self.body());
+        let mut bytes = Vec::with_capacity(512);
+        let date = httpdate::HttpDate::from(SystemTime::now());
+        let _ =
+            write!(bytes, "HTTP/1.1 {status}\r\nConnection: close\r\nDate: {date}\r\nX-Request-Id: {request_id}\r\n");
+        for (name, value) in self.reply().headers().iter().filter(|(name, _)| *name != CONNECTION) {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        let _ = write!(bytes, "Content-Length: {}\r\n\r\n{body}", body.len());
+        bytes
+    }
+
+    /// Whether the connection cannot be used again: some of the request is still to come and will not be read, or
+    /// there is no room for the connection.
+    fn closes(&self) -> bool {
+        matches!(
+            self,
+            Problem::TooLarge(_)
+                | Problem::TooSlow
+                | Problem::HeadTooLarge(_)
+                | Problem::HeadTooSlow
+                | Problem::TooManyConnections(_)
+        )
+    }
+
+    /// Seconds after which the same request may succeed, where the problem passes by itself.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Problem::Refused(Refused::Draining(left)) => Some(left.as_secs() + 1),
+            Problem::Refused(Refused::Full) | Problem::TooManyStreams(_) => Some(RETRY_AFTER_S),
+            Problem::RateLimited(exceeded) => Some(exceeded.retry_after_s),
+            Problem::TooManyConnections(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The answer that `EventSource` survives, where the problem passes by itself: a stream of one block that says
+    /// what was refused and when to come back, and ends.
+    pub fn refusal(&self, now: Now) -> Option<Reply> {
+        let retry_after_s = self.retry_after_s()?;
+        let least_ms = retry_after_s.saturating_mul(1000);
+        // Up to a fifth more, but a second at least: those who are refused together come back one by one.
+        let spread_ms = (least_ms / 5).max(1000);
+        let chance = RandomState::new().hash_one(now.unix_ns());
+        let refusal = Refusal {
+            code: self.code(),
+            message: &self.message(),
+            retry_after_s,
+            retry_ms: least_ms.saturating_add(chance % spread_ms),
+        };
+        let block = frame::refused(refusal, now).share(Framing::Plain, 0);
+        let mut reply = text_reply(StatusCode::OK, "text/event-stream", block);
+        reply.headers_mut().insert(X_REFUSED, HeaderValue::from_static(self.code()));
+        if self.closes() {
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Some(reply)
+    }
+}
+
+/// Whether the answer may be a stream of events: `Accept` names the type, as `EventSource` always does (WHATWG HTML,
+/// section 9.2.2). Others get their refusals as statuses.
+pub fn accepts_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let (kind, parameters) = range.split_once(';').unwrap_or((range, ""));
+        let refused = parameters.split(';').any(|parameter| {
+            let weight = parameter.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+            weight == Some(0.0)
+        });
+        kind.trim().eq_ignore_ascii_case("text/event-stream") && !refused
+    })
 }
 
 /// RFC 6750, section 3: without a token no more is said than that one is needed; with one, that it is no good.
@@ -271,8 +384,11 @@ struct GoEnvelope<'a> {
 
 /// A JSON answer.
 pub fn json_reply(status: StatusCode, body: &impl Serialize) -> Reply {
-    let body = serde_json::to_string(body).expect("strings, numbers and maps of them are always JSON");
-    text_reply(status, "application/json", body)
+    text_reply(status, "application/json", to_json(body))
+}
+
+fn to_json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).expect("strings, numbers and maps of them are always JSON")
 }
 
 /// An answer of any type; never cached, since it tells how things are now.
@@ -347,7 +463,7 @@ mod tests {
     #[test]
     fn who_holds_too_much_or_may_not_is_told_so() {
         let (status, body, retry) = told(&TooManyStreams::OfUser(64).into(), "retry-after");
-        assert_eq!((status, &*retry), (429, RETRY_AFTER_S));
+        assert_eq!((status, &*retry), (429, "5"));
         assert!(body.contains(r#""error":{"code":"too_many_streams_of_user","message":"this user holds 64"#), "{body}");
         let (_, body, _) = told(&TooManyStreams::OfAddress(9).into(), "retry-after");
         assert!(body.contains(r#""code":"too_many_streams_of_address""#), "{body}");

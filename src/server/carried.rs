@@ -4,27 +4,30 @@
 use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::rt::{Executor, Read, Write};
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response, Version};
 use hyper_util::rt::TokioTimer;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::ServerConfig;
 use super::connection::LINGER;
+use super::own_answer::OwnAnswer;
 use super::service::{Outcome, Peer, Service};
 use crate::fanout::{Cutoff, Puller};
+use crate::http::reply::{Crowd, Problem};
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4); no HTTP/1 request does.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,8 +47,9 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Serves a connection to its end. `permit` is its share of the bound on connections: an HTTP/1 connection gives it back
-/// when it becomes a stream, which has a share of another bound, and serves nothing after it.
+/// Serves a connection to its end. `permit` is its share of the bound on connections that are not streams: it gives it
+/// back while it carries a stream, which has a share of another bound. HTTP/1 serves nothing after that; HTTP/2 takes a
+/// permit again when its last stream has ended, or ends where there is none.
 ///
 /// What it gives is on the heap, and so is the connection within it: by value, each future that passes it on would keep
 /// room for a copy of it, which is some kilobytes for as long as the connection lives.
@@ -62,6 +66,7 @@ where
 {
     let load = Arc::new(Load::default());
     let exchange = Exchange { service: service.clone(), peer, load: load.clone() };
+    let own = OwnAnswer::new(service.clone(), config.max_head);
     match protocol {
         Protocol::Http1 => {
             let connection = http1::Builder::new()
@@ -71,9 +76,9 @@ where
                 .half_close(false)
                 // The driver below keeps the deadlines.
                 .header_read_timeout(None)
-                .serve_connection(io, exchange);
+                .serve_connection(Enveloped { io, load: load.clone(), settled: 0, own }, exchange);
             let shut_down = http1::Connection::graceful_shutdown;
-            let driven = drive(Box::pin(connection), shut_down, load, config, service, Some(permit));
+            let driven = drive(Box::pin(connection), shut_down, protocol, load, config, service, permit);
             // A connection has no deadline for its exchanges: the endpoints have theirs.
             Box::pin(until_cut(driven, None))
         }
@@ -81,7 +86,8 @@ where
             let connection = http2::Builder::new(Exchanges { timeout: config.exchange_timeout })
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(config.max_concurrent_streams)
-                .max_header_list_size(u32::try_from(config.max_head).unwrap_or(u32::MAX))
+                // What is over `max_head` is refused by the service, in the words of all refusals.
+                .max_header_list_size(u32::try_from(2 * config.max_head).unwrap_or(u32::MAX))
                 .max_send_buf_size(SEND_BUFFER)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
@@ -90,11 +96,7 @@ where
                 .keep_alive_timeout(config.ping_interval)
                 .serve_connection(io, exchange);
             let shut_down = http2::Connection::graceful_shutdown;
-            let driven = drive(Box::pin(connection), shut_down, load, config, service, None);
-            Box::pin(async move {
-                driven.await;
-                drop(permit);
-            })
+            Box::pin(drive(Box::pin(connection), shut_down, protocol, load, config, service, permit))
         }
     }
 }
@@ -155,8 +157,10 @@ struct Load {
     exchanges: AtomicUsize,
     /// Counts the changes of that.
     turn: AtomicU32,
-    /// Whether one of them was a stream.
-    streamed: AtomicBool,
+    /// Streams alone.
+    streams: AtomicUsize,
+    /// Tells the driver that streams have begun or ended.
+    changed: Notify,
 }
 
 impl Load {
@@ -177,15 +181,36 @@ impl Drop for Busy {
     }
 }
 
+impl Busy {
+    /// The exchange has become a stream.
+    fn into_stream(self) -> Streaming {
+        self.0.streams.fetch_add(1, Relaxed);
+        self.0.changed.notify_one();
+        Streaming(self)
+    }
+}
+
+/// One stream, until it is dropped.
+struct Streaming(Busy);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        let load = &self.0.0;
+        load.streams.fetch_sub(1, Relaxed);
+        load.changed.notify_one();
+    }
+}
+
 /// Polls a connection, and ends it when it has rested for too long, or the broker stops; then what it is busy with may
 /// still come to its end.
 async fn drive<C, E>(
     mut connection: Pin<Box<C>>,
     shut_down: impl Fn(Pin<&mut C>),
+    protocol: Protocol,
     load: Arc<Load>,
     config: Arc<ServerConfig>,
     service: Arc<Service>,
-    mut permit: Option<OwnedSemaphorePermit>,
+    permit: OwnedSemaphorePermit,
 ) where
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
@@ -193,6 +218,9 @@ async fn drive<C, E>(
     let mut deadline = pin!(sleep_until(Instant::now() + config.head_timeout));
     let mut stopping = service.stopping.subscribe();
     let mut stop = pin!(stopping.wait_for(|stopping| *stopping));
+    let mut changed = pin!(load.changed.notified());
+    let room = permit.semaphore().clone();
+    let (mut permit, mut is_crowded) = (Some(permit), false);
     let (mut timed, mut is_last) = (0, false);
     let rested = poll_fn(|cx| {
         loop {
@@ -207,11 +235,22 @@ async fn drive<C, E>(
                 timed = turn;
                 deadline.as_mut().reset(Instant::now() + config.idle_timeout);
             }
-            // Behind a stream nothing is served: its permit is given back. By now its head is written and says nothing
-            // of that, as on a connection that a shard has taken over.
-            let became_stream = permit.is_some() && load.streamed.load(Relaxed);
-            if became_stream {
-                permit = None;
+            if changed.as_mut().poll(cx).is_ready() {
+                changed.set(load.changed.notified());
+                continue;
+            }
+            let streams = load.streams.load(Relaxed);
+            // Behind a stream HTTP/1 serves nothing. By now the stream's head is written and says nothing of that, as on
+            // a connection that a shard has taken over.
+            let became_stream = streams > 0 && permit.take().is_some() && protocol == Protocol::Http1;
+            if streams == 0 && permit.is_none() && protocol == Protocol::Http2 && !is_crowded {
+                permit = room.clone().try_acquire_owned().ok();
+                is_crowded = permit.is_none();
+                if is_crowded {
+                    service.counts.problems.count(Problem::TooManyConnections(Crowd::Broker).code());
+                    shut_down(connection.as_mut());
+                    continue;
+                }
             }
             // Who comes while the broker stops is answered once: a probe is to learn of it.
             let stops = !is_last && turn > 0 && stop.as_mut().poll(cx).is_ready();
@@ -265,14 +304,14 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
             drop(answering);
             Ok(match settled {
                 Ok(opening) => {
-                    busy.0.streamed.store(true, Relaxed);
+                    let streaming = busy.into_stream();
                     let (mut parts, puller) = service.pull(*opening);
                     if version == Version::HTTP_11 {
                         parts.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
                     }
                     // Another stream's place is never taken: a task writes one.
                     let _ = STREAM.try_with(|stream| stream.set(puller.cutoff()));
-                    Response::from_parts(parts, Payload::Stream(puller, busy))
+                    Response::from_parts(parts, Payload::Stream(puller, streaming))
                 }
                 Err(reply) => reply.map(Payload::Whole),
             })
@@ -296,11 +335,50 @@ impl Drop for Answering {
     }
 }
 
+/// A connection of HTTP/1 as hyper sees it: answers that hyper writes by itself are replaced by ours.
+struct Enveloped<IO> {
+    io: IO,
+    load: Arc<Load>,
+    /// The load's turn when all that had been asked was answered.
+    settled: u32,
+    own: OwnAnswer,
+}
+
+impl<IO: Read + Unpin> Read for Enveloped<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<IO: Write + Unpin> Write for Enveloped<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.load.turn.load(Relaxed) == self.settled {
+            true => Poll::Ready(Ok(self.own.replace(buf))),
+            false => Pin::new(&mut self.io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.own.rest() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &rest))?;
+            self.own.written(written);
+        }
+        if self.load.exchanges.load(Relaxed) == 0 {
+            self.settled = self.load.turn.load(Relaxed);
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 /// A response's body.
 enum Payload {
     Whole(Full<Bytes>),
     /// The stream, and its share of what the connection is busy with.
-    Stream(Puller, #[allow(dead_code, reason = "it counts until it is dropped")] Busy),
+    Stream(Puller, #[allow(dead_code, reason = "it counts until it is dropped")] Streaming),
 }
 
 impl Body for Payload {
@@ -310,14 +388,14 @@ impl Body for Payload {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Payload::Whole(body) => Pin::new(body).poll_frame(cx),
-            Payload::Stream(puller, _) => puller.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            Payload::Stream(puller, ..) => puller.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Payload::Whole(body) => body.is_end_stream(),
-            Payload::Stream(puller, _) => puller.is_over(),
+            Payload::Stream(puller, ..) => puller.is_over(),
         }
     }
 

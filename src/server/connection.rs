@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -28,16 +28,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ServerConfig;
 use super::carried::{self, PREFACE, Protocol};
+use super::own_answer::OwnAnswer;
 use super::service::{Outcome, Peer, Service};
 use crate::http::reply::Reply;
 use crate::http::subscribe::Opening;
-
-/// What a client that sent half a head is told.
-const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-
-/// What a client is told whose address makes too many connections.
-const TOO_MANY_CONNECTIONS: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// How long, and for how many bytes, a connection that is over reads away what its client still sends.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -62,8 +56,11 @@ pub(super) async fn serve(
         }
     };
     let speaks_http2 = first.starts_with(PREFACE);
-    let carrier = Carrier { socket, first, seen: Arc::default(), service: service.clone() };
+    let own = OwnAnswer::new(service.clone(), config.max_head);
+    let carrier = Carrier { socket, first, seen: Arc::default(), own };
     if speaks_http2 {
+        // Its answers are frames, and all of them its own.
+        carrier.seen.enter(Phase::Exchange);
         let peer = Peer { pulls: true, ..peer };
         carried::serve(carrier, Protocol::Http2, peer, permit, config, service).await;
         return None;
@@ -96,7 +93,8 @@ pub(super) async fn serve(
         End::Late(Phase::Head) => {
             service.counts.slow_heads.fetch_add(1, Relaxed);
             // Best effort: nothing has been written before, so there is room for it.
-            let _ = connection.into_parts().io.socket.into_std().and_then(|mut socket| socket.write(HEAD_TOO_SLOW));
+            let answer = service.broken_head(Some(StatusCode::REQUEST_TIMEOUT), config.max_head);
+            let _ = connection.into_parts().io.socket.into_std().and_then(|mut socket| socket.write(&answer));
         }
         End::Done => connection.into_parts().io.socket.linger().await,
         End::Late(_) => {}
@@ -264,7 +262,21 @@ struct Carrier {
     /// What was read before hyper was there.
     first: Vec<u8>,
     seen: Arc<Seen>,
-    service: Arc<Service>,
+    own: OwnAnswer,
+}
+
+impl Carrier {
+    /// Whether hyper writes an answer that it was not given: to a head that it cannot read.
+    fn is_own_answer(&self) -> bool {
+        matches!(self.seen.phase(), Phase::Idle | Phase::Head)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.socket.attempt(|socket| socket.write(buf)) {
+            Some(written) => Poll::Ready(written),
+            None => Pin::new(self.socket.watch()?).poll_write(cx, buf),
+        }
+    }
 }
 
 /// A socket that tokio learns of only when there is something to wait for. A request for a stream is mostly there
@@ -312,11 +324,6 @@ impl Socket {
                 read => return read,
             }
         }
-    }
-
-    /// Closes a connection of which there are too many; says so, if that costs nothing.
-    pub(super) fn refuse(self) {
-        let _ = self.into_std().and_then(|mut socket| socket.write(TOO_MANY_CONNECTIONS));
     }
 
     fn watch(&mut self) -> io::Result<&mut TokioIo<TcpStream>> {
@@ -396,9 +403,9 @@ impl Read for Carrier {
 impl Write for Carrier {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.seen.flushed.store(false, Relaxed);
-        match self.socket.attempt(|socket| socket.write(buf)) {
-            Some(written) => Poll::Ready(written),
-            None => Pin::new(self.socket.watch()?).poll_write(cx, buf),
+        match self.is_own_answer() {
+            true => Poll::Ready(Ok(self.own.replace(buf))),
+            false => self.write(cx, buf),
         }
     }
 
@@ -408,6 +415,9 @@ impl Write for Carrier {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.seen.flushed.store(false, Relaxed);
+        if self.is_own_answer() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| self.own.replace(buf)).sum()));
+        }
         match self.socket.attempt(|socket| socket.write_vectored(bufs)) {
             Some(written) => Poll::Ready(written),
             None => Pin::new(self.socket.watch()?).poll_write_vectored(cx, bufs),
@@ -418,11 +428,15 @@ impl Write for Carrier {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.own.rest() {
+            let written = ready!(self.write(cx, &rest))?;
+            self.own.written(written);
+        }
         // A socket keeps nothing back.
         self.seen.flushed.store(true, Relaxed);
         if self.seen.phase() == Phase::Answered {
-            self.service.counts.exchanges.fetch_sub(1, Relaxed);
+            self.own.service().counts.exchanges.fetch_sub(1, Relaxed);
             self.seen.enter(Phase::Idle);
         }
         Poll::Ready(Ok(()))

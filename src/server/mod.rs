@@ -3,6 +3,7 @@
 mod activation;
 mod carried;
 mod connection;
+mod own_answer;
 mod service;
 mod socket;
 pub mod tls;
@@ -33,11 +34,12 @@ use tls::Tls;
 
 use crate::clock::Now;
 use crate::http::counts::Counts;
+use crate::http::reply::{Crowd, Problem};
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Connections that are not streams (or not yet), at most. Those over it wait in the kernel's backlog.
+    /// Connections that carry no stream (or not yet), at most. More of them are refused.
     pub max_connections: usize,
     /// How long a request's head may take to arrive, from its first byte or from the connection's beginning.
     pub head_timeout: Duration,
@@ -60,46 +62,114 @@ const ACCEPT_BATCH: usize = 16;
 /// hundred times a second and not with each of them, which would cost as much as all the rest of opening a stream.
 const WAKE_DELAY: Duration = Duration::from_millis(2);
 
-/// Accepts connections until the task is dropped. `room` has as many permits as there may be connections that are not
-/// streams ([`ServerConfig::max_connections`]), however many listeners there are.
-pub async fn accept(listener: TcpListener, room: Arc<Semaphore>, config: Arc<ServerConfig>, service: Arc<Service>) {
+/// How long a newcomer waits for room where there is none: a crowd that comes at once, and is gone as soon as it has
+/// asked, is served. Those who come after one that has waited in vain are refused at once, until there is room again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Connections that are told why they are refused, at a time; more of them are closed without a word.
+const TURNED_AWAY_MAX: usize = 16;
+
+/// How long one of them may take to ask, and to be told.
+const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(1);
+
+/// The room for connections that carry no stream, however many listeners there are.
+#[derive(Debug, Clone)]
+pub struct Room {
+    permits: Arc<Semaphore>,
+    /// For those that are let in only to be told that there is no room.
+    turned_away: Arc<Semaphore>,
+}
+
+impl Room {
+    /// Room for so many ([`ServerConfig::max_connections`]).
+    pub fn new(connections: usize) -> Room {
+        Room { permits: Arc::new(Semaphore::new(connections)), turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)) }
+    }
+
+    fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.permits.clone().try_acquire_owned().ok()
+    }
+}
+
+/// A listener's way into the room.
+#[derive(Debug)]
+struct Door {
+    room: Room,
+    /// Whether the last newcomer found no room.
+    is_full: bool,
+}
+
+impl Door {
+    /// A place for a connection from `peer`; where there is none, why.
+    async fn admit(&mut self, peer: IpAddr, service: &Service) -> Result<OwnedSemaphorePermit, Crowd> {
+        if service.access.limits().connect(peer, Now::read()).is_err() {
+            return Err(Crowd::Address);
+        }
+        let mut permit = self.room.try_permit();
+        if permit.is_none() && !self.is_full {
+            let waiting = timeout_at(Instant::now() + PATIENCE, self.room.permits.clone().acquire_owned());
+            permit = waiting.await.ok().and_then(Result::ok);
+            if permit.is_none() {
+                tracing::warn!(
+                    "connections are refused: there are as many without a stream as --max-connections lets in"
+                );
+            }
+        }
+        self.is_full = permit.is_none();
+        permit.ok_or(Crowd::Broker)
+    }
+
+    /// Tells a newcomer for whom there is no room why, if not too many are being told already.
+    fn turn_away(&self, crowd: Crowd, socket: Socket, peer: Peer, config: &Arc<ServerConfig>, service: &Arc<Service>) {
+        count_crowd(service, crowd);
+        let Ok(permit) = self.room.turned_away.clone().try_acquire_owned() else { return };
+        let peer = Peer { crowd: Some(crowd), ..peer };
+        let serving = connection::serve(socket, permit, peer, config.clone(), service.clone());
+        tokio::spawn(timeout_at(Instant::now() + TURNED_AWAY_WITHIN, serving));
+    }
+}
+
+fn count_crowd(service: &Service, crowd: Crowd) {
+    service.counts.problems.count(Problem::TooManyConnections(crowd).code());
+}
+
+/// Accepts connections until the task is dropped.
+pub async fn accept(listener: TcpListener, room: Room, config: Arc<ServerConfig>, service: Arc<Service>) {
     let mut wakes = Wakes::default();
+    let mut door = Door { room, is_full: false };
     loop {
-        // Never closed, so never an error.
-        let permit = wakes.meanwhile(&service, room.clone().acquire_owned()).await;
-        let Ok(permit) = permit else { return };
         let mut next = match wakes.meanwhile(&service, listener.accept()).await {
-            Ok((socket, address)) => Some((Socket::watched(socket), address.ip(), permit)),
+            Ok((socket, address)) => Some((Socket::watched(socket), address.ip())),
             Err(error) => {
                 wakes.meanwhile(&service, back_off(&error, &service.counts)).await;
                 None
             }
         };
         let mut accepted = 0;
-        while let Some((socket, address, permit)) = next {
+        while let Some((socket, address)) = next {
             accepted += 1;
-            let peer = Peer { address: address.to_canonical(), pulls: false };
-            match service.access.limits().connect(peer.address, Now::read()) {
-                Err(_) => socket.refuse(),
-                Ok(()) => wakes.note(begin(socket, permit, peer, &config, &service).await),
+            let peer = Peer { address: address.to_canonical(), pulls: false, crowd: None };
+            match wakes.meanwhile(&service, door.admit(peer.address, &service)).await {
+                Ok(permit) => wakes.note(begin(socket, permit, peer, &config, &service).await),
+                Err(crowd) => door.turn_away(crowd, socket, peer, &config, &service),
             }
-            next = if accepted < ACCEPT_BATCH { another(&listener, &room) } else { None };
+            next = if accepted < ACCEPT_BATCH { another(&listener) } else { None };
         }
         service.counts.accepted.fetch_add(accepted as u64, Ordering::Relaxed);
     }
 }
 
 /// Accepts connections that speak TLS, until the task is dropped. Each has a task of its own from the beginning: its
-/// handshake is some work. `room` as for [`accept`].
+/// handshake is some work. One for which there is no room is closed without that work: `EventSource` comes back.
 pub async fn accept_tls(
     listener: TcpListener,
     tls: Arc<Tls>,
-    room: Arc<Semaphore>,
+    room: Room,
     config: Arc<ServerConfig>,
     service: Arc<Service>,
 ) {
-    // Never closed, so never an error.
-    while let Ok(permit) = room.clone().acquire_owned().await {
+    let mut door = Door { room, is_full: false };
+    loop {
         let (socket, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -108,9 +178,14 @@ pub async fn accept_tls(
             }
         };
         service.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        if service.access.limits().connect(address.ip().to_canonical(), Now::read()).is_err() {
-            continue;
-        }
+        let peer = Peer { address: address.ip().to_canonical(), pulls: true, crowd: None };
+        let permit = match door.admit(peer.address, &service).await {
+            Ok(permit) => permit,
+            Err(crowd) => {
+                count_crowd(&service, crowd);
+                continue;
+            }
+        };
         let (tls, config, service) = (tls.clone(), config.clone(), service.clone());
         tokio::spawn(async move {
             // On the heap only as long as it lasts.
@@ -124,19 +199,17 @@ pub async fn accept_tls(
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            let peer = Peer { address: address.ip().to_canonical(), pulls: true };
             carried::serve(TokioIo::new(socket), protocol, peer, permit, config, service).await;
         });
     }
 }
 
-/// One more connection, if one waits and there is room for it. It is taken past tokio, which need not know of it yet;
-/// should this fail, the next regular accept fails in the same way and sees to it.
-fn another(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Socket, IpAddr, OwnedSemaphorePermit)> {
-    let permit = room.clone().try_acquire_owned().ok()?;
+/// One more connection, if one waits. It is taken past tokio, which need not know of it yet; should this fail, the next
+/// regular accept fails in the same way and sees to it.
+fn another(listener: &TcpListener) -> Option<(Socket, IpAddr)> {
     let (socket, address) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).ok()?;
     let address = SocketAddr::try_from(address?).ok()?;
-    Some((Socket::fresh(socket.into()), address.ip(), permit))
+    Some((Socket::fresh(socket.into()), address.ip()))
 }
 
 /// Serves a connection as far as it goes without waiting, which for a stream is all the way, and gives the shard that

@@ -10,7 +10,7 @@ use std::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::watch;
 use tracing::{Instrument as _, Span};
 
@@ -28,7 +28,7 @@ use crate::http::idempotency::Answers;
 use crate::http::metrics::metrics;
 use crate::http::page;
 use crate::http::publish::{self, PublishConfig};
-use crate::http::reply::{Problem, Reply, tell_allowance};
+use crate::http::reply::{Crowd, Problem, Reply, accepts_events, tell_allowance};
 use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
 use crate::trace;
@@ -67,6 +67,8 @@ pub struct Service {
     pub monitor: Monitor,
     /// What TLS is spoken with, where it is.
     pub tls: Option<Arc<Tls>>,
+    /// A head's size in bytes at the most ([`super::ServerConfig::max_head`]).
+    pub max_head: usize,
     /// Whether there is `/metrics`.
     pub metrics: bool,
     /// Whether there is the page at `/`.
@@ -94,6 +96,8 @@ pub(super) struct Peer {
     pub(super) address: IpAddr,
     /// Whether the connection stays with hyper, so that its streams pull.
     pub(super) pulls: bool,
+    /// Why there is no room for the connection: all that it asks is refused.
+    pub(super) crowd: Option<Crowd>,
 }
 
 impl Service {
@@ -105,6 +109,18 @@ impl Service {
         headed(outcome, request_id, cors)
     }
 
+    /// The answer to a head that hyper could not read, and answered with `status` by itself; counted as a refusal.
+    pub(super) fn broken_head(&self, status: Option<StatusCode>, max_head: usize) -> Vec<u8> {
+        let problem = match status {
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => Problem::HeadTooLarge(max_head),
+            Some(StatusCode::URI_TOO_LONG) => Problem::HeadTooLarge(max_head),
+            Some(StatusCode::REQUEST_TIMEOUT) => Problem::HeadTooSlow,
+            _ => Problem::Bad("this is not a request of HTTP/1.1".to_owned()),
+        };
+        self.counts.problems.count(problem.code());
+        problem.to_http1(&self.new_request_id())
+    }
+
     fn dispatch(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -112,6 +128,10 @@ impl Service {
         request_id: &str,
     ) -> Result<Outcome, Problem> {
         check_host(&request)?;
+        self.check_head(&request)?;
+        if let Some(crowd) = peer.crowd {
+            return Ok(turned_away(crowd, &request));
+        }
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let answer = |reply| Ok(Outcome::Reply(reply));
         match request.uri().path() {
@@ -194,10 +214,21 @@ impl Service {
 
     fn stream(self: &Arc<Self>, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
         let span = trace::subscribe(request.headers(), request_id);
+        let events = is_for_events(&request);
         let opened = span.in_scope(|| self.open(bodiless(request)?, peer, request_id, &span));
-        opened.inspect_err(|problem| {
+        opened.or_else(|problem| {
             span.record("refused", problem.code());
+            self.refuse_stream(problem, events)
         })
+    }
+
+    /// Refuses a stream: where the problem passes by itself, in the way that `EventSource` survives, if the client reads
+    /// events.
+    fn refuse_stream(&self, problem: Problem, events: bool) -> Result<Outcome, Problem> {
+        let refusal = if events { problem.refusal(Now::read()) } else { None };
+        let refusal = refusal.ok_or_else(|| problem.clone())?;
+        self.counts.problems.count(problem.code());
+        Ok(Outcome::Reply(refusal))
     }
 
     fn open(self: &Arc<Self>, head: Parts, peer: &Peer, request_id: &str, span: &Span) -> Result<Outcome, Problem> {
@@ -205,10 +236,14 @@ impl Service {
             // The keys that tokens are signed with may have changed.
             Err(Denied::UnknownSigner) => {
                 let (peer, request_id) = (*peer, request_id.to_owned());
-                Ok(self.later(span.clone(), |service| async move {
+                let events = accepts_events(&head.headers) && head.method == Method::GET;
+                Ok(self.later(span.clone(), move |service| async move {
                     service.access.refresh().await;
-                    let listener = service.access.listener(&head, Now::read())?;
-                    service.let_in(&head, &listener, &peer, &request_id)
+                    let listener = service.access.listener(&head, Now::read());
+                    let opened = listener
+                        .map_err(Problem::from)
+                        .and_then(|listener| service.let_in(&head, &listener, &peer, &request_id));
+                    opened.or_else(|problem| service.refuse_stream(problem, events))
                 }))
             }
             listener => self.let_in(&head, &listener?, peer, request_id),
@@ -220,6 +255,11 @@ impl Service {
     }
 
     fn stats_stream(&self, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
+        let events = is_for_events(&request);
+        self.open_stats(request, peer, request_id).or_else(|problem| self.refuse_stream(problem, events))
+    }
+
+    fn open_stats(&self, request: Request<Incoming>, peer: &Peer, request_id: &str) -> Result<Outcome, Problem> {
         let head = bodiless(request)?;
         self.access.check_insight(&head.headers)?;
         let broker = self.monitor.broker().map_err(|error| {
@@ -330,9 +370,41 @@ impl Service {
         let given = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
         match given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
             Some(id) => id.to_owned(),
-            None => format!("req-{}", self.request_ids.fetch_add(1, Ordering::Relaxed)),
+            None => self.new_request_id(),
         }
     }
+
+    fn new_request_id(&self) -> String {
+        format!("req-{}", self.request_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// HTTP/2's heads are bounded here, so that a refusal looks like all others: hyper lets through twice as much, and
+    /// measures HTTP/1's itself.
+    fn check_head(&self, request: &Request<Incoming>) -> Result<(), Problem> {
+        if request.version() != Version::HTTP_2 {
+            return Ok(());
+        }
+        // RFC 9113, section 6.5.2: 32 bytes a field besides its name and value.
+        let fields =
+            request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>();
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        match fields + target > self.max_head {
+            true => Err(Problem::HeadTooLarge(self.max_head)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The answer to whatever is asked on a connection for which there is no room. It was counted when it came.
+fn turned_away(crowd: Crowd, request: &Request<Incoming>) -> Outcome {
+    let problem = Problem::TooManyConnections(crowd);
+    let is_stream = matches!(request.uri().path(), EVENTS | STATS_STREAM) && is_for_events(request);
+    let refusal = if is_stream { problem.refusal(Now::read()) } else { None };
+    Outcome::Reply(refusal.unwrap_or_else(|| problem.reply()))
+}
+
+fn is_for_events(request: &Request<Incoming>) -> bool {
+    *request.method() == Method::GET && accepts_events(request.headers())
 }
 
 /// The head of a request for a stream. A body's bytes would be taken for the next request's once the connection is a

@@ -134,7 +134,7 @@ impl Http2 {
         let (head, body) = self.try_ask(request, None).expect("an answer").into_parts();
         assert_eq!(head.status, 200, "{head:?}");
         let (sse, connected) = (SseParser::default(), SseEvent::default());
-        Http2Stream { head, body, connected, sse, text: Vec::new(), end: None }
+        Http2Stream { head, body, connected, bye: None, sse, text: Vec::new(), end: None }
     }
 
     /// The stream's next event that comes within `patience`; `None` too where it ends before.
@@ -200,6 +200,8 @@ pub(crate) struct Http2Stream {
     pub(crate) connected: SseEvent,
     /// What was read of the body.
     pub(crate) text: Vec<u8>,
+    /// The block `end`, with which the broker says why it ends the stream.
+    pub(crate) bye: Option<SseEvent>,
     sse: SseParser,
     end: Option<Result<(), h2::Error>>,
 }
@@ -208,8 +210,10 @@ impl Http2Stream {
     /// The next event; `None` at the end. What was read is given back to the window at once.
     async fn next(&mut self) -> Option<SseEvent> {
         loop {
-            if let Some(event) = self.sse.next() {
-                return Some(event);
+            match self.sse.next() {
+                Some(event) if event.kind == "end" => self.bye = Some(event),
+                Some(event) => return Some(event),
+                None => {}
             }
             if self.end.is_some() {
                 return None;

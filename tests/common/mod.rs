@@ -808,6 +808,8 @@ pub(crate) struct Stream {
     end: Option<End>,
     /// The last id among the events that were handed out.
     last_id: String,
+    /// The block `end`, with which the broker says why it ends the stream.
+    pub(crate) bye: Option<SseEvent>,
 }
 
 impl Stream {
@@ -833,6 +835,7 @@ impl Stream {
             body: if chunked { Body::chunked() } else { Body::whole() },
             end: None,
             last_id: String::new(),
+            bye: None,
         };
         stream.take_in();
         stream
@@ -873,9 +876,21 @@ impl Stream {
 
     /// Hands out the next event that has been read.
     fn pop(&mut self) -> Option<SseEvent> {
+        assert!(self.bye.is_none() || self.sse.events.is_empty(), "something comes behind {:?}", self.bye);
         let event = self.sse.next()?;
         self.last_id.clone_from(&event.last_event_id);
+        if event.kind == "end" {
+            self.bye = Some(event);
+            return None;
+        }
         Some(event)
+    }
+
+    /// The reason that the broker gave for ending the stream.
+    #[track_caller]
+    pub(crate) fn reason(&self) -> String {
+        let bye = self.bye.as_ref().expect("the stream was told why it ends");
+        bye.json()["data"]["reason"].as_str().expect("a reason").to_owned()
     }
 
     /// The next event that comes within `patience`.

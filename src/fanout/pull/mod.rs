@@ -97,9 +97,12 @@ impl Puller {
             let first = std::mem::take(&mut self.first);
             return self.give(first);
         }
+        if self.left == 0 {
+            return self.end(CloseReason::LimitReached, None);
+        }
         // A stream that drains gets first what was published; one whose right to listen has ended does not.
         if let Some(end) = end.filter(|end| end.reason != CloseReason::Drained) {
-            return self.finish(end.reason);
+            return self.end(end.reason, None);
         }
         let mut events = Vec::new();
         for _ in 0..SEARCHES {
@@ -112,15 +115,7 @@ impl Puller {
             self.cursor = read.cursor;
             if self.cursor >= head {
                 return match (end, heartbeat) {
-                    (Some(End { reason, retry_ms }), _) => {
-                        self.ended = Some(reason);
-                        match retry_ms {
-                            Some(retry_ms) => {
-                                self.give(frame::farewell(retry_ms, Now::read()).share(Framing::Plain, 0))
-                            }
-                            None => Poll::Ready(None),
-                        }
-                    }
+                    (Some(End { reason, retry_ms }), _) => self.end(reason, retry_ms),
                     (None, Some(frame)) => {
                         self.link.pulled.add_heartbeat();
                         self.give(frame.share(Framing::Plain, 0))
@@ -138,9 +133,16 @@ impl Puller {
         Poll::Ready(Some(bytes))
     }
 
-    fn finish(&mut self, reason: CloseReason) -> Poll<Option<Bytes>> {
+    /// The stream's last block, where its reason is told; nothing comes behind it.
+    fn end(&mut self, reason: CloseReason, retry_ms: Option<u64>) -> Poll<Option<Bytes>> {
         self.ended = Some(reason);
-        Poll::Ready(None)
+        match reason.is_told() {
+            true => {
+                let end = frame::end(reason.as_str(), self.log.id(self.cursor), retry_ms, Now::read());
+                self.give(end.share(Framing::Plain, 0))
+            }
+            false => Poll::Ready(None),
+        }
     }
 
     /// The bytes for what was read, as far as they fit into one pull; moves the cursor behind them.
@@ -179,7 +181,6 @@ impl Puller {
         }
         if self.left != NO_LIMIT {
             self.left -= delivered as u32;
-            self.ended = self.ended.or((self.left == 0).then_some(CloseReason::LimitReached));
         }
         self.link.pulled.add_delivered(delivered as u64);
         if let Some(oldest) = events[..delivered].first().filter(|oldest| oldest.seq > self.live_from) {

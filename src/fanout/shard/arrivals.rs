@@ -39,7 +39,7 @@ impl Shard {
                 Some(Command::List(from, limit, tell)) => drop(tell.send(self.list(from, limit))),
                 Some(Command::Kick(kick, tell)) => drop(tell.send(self.kick(&kick))),
                 Some(Command::Survey(tell)) => drop(tell.send(self.survey())),
-                Some(Command::Drain(grace)) => self.begin_drain(grace),
+                Some(Command::Drain(plan)) => self.begin_drain(plan),
                 None => break,
             }
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::super::DrainPlan;
 use super::super::pull::End;
 use super::super::stream::{CloseReason, Ending, Replay, Sent, State, send};
 use super::Shard;
@@ -22,8 +23,14 @@ pub(super) struct Drain {
     left: Vec<u32>,
     planned: usize,
     started: Instant,
-    grace: Duration,
+    plan: DrainPlan,
+    /// How far apart two streams of this shard come back.
+    spacing: Duration,
 }
+
+/// How far apart streams come back after a drain, all shards together: a broker that has just started lets in many
+/// more than a thousand a second.
+const SPACING: Duration = Duration::from_millis(1);
 
 /// How often a draining shard looks whether the next streams are due.
 pub(super) const DRAIN_STEP: Duration = Duration::from_millis(10);
@@ -37,21 +44,23 @@ impl Drain {
     /// Takes the next stream to end off the plan, if it is due: all are spread evenly over the first three quarters
     /// of the grace period, the rest of which is for those who are slow to take their last frames.
     fn next_due(&mut self) -> Option<u32> {
-        let spread = self.grace * 3 / 4;
+        let spread = self.plan.grace * 3 / 4;
         let passed = self.started.elapsed().as_secs_f64() / spread.as_secs_f64();
         let keep = (self.planned as f64 * (1.0 - passed)) as usize;
         if self.left.len() > keep || passed >= 1.0 { self.left.pop() } else { None }
     }
 
-    /// How much longer than usual the stream that was taken off last should stay away. The first comes back at once,
-    /// the last after another grace period: so the returns are spread even where the ends are few and at once.
-    fn stay_away_ms(&self) -> u64 {
-        let gone = self.planned.saturating_sub(self.left.len() + 1) as u64;
-        self.grace.as_millis() as u64 * gone / self.planned.max(1) as u64
+    /// How long the stream that was taken off last should stay away: until this broker is gone, since it would be
+    /// refused before that; and then each a little longer than the one before it, so that the next broker is not asked
+    /// by all of them at once, but no longer than another grace period.
+    fn stay_away(&self) -> Duration {
+        let gone = self.planned.saturating_sub(self.left.len() + 1);
+        let turn = self.spacing.saturating_mul(u32::try_from(gone).unwrap_or(u32::MAX));
+        self.plan.gone_by.saturating_duration_since(Instant::now()) + turn.min(self.plan.grace)
     }
 
     fn is_over(&self) -> bool {
-        self.started.elapsed() >= self.grace
+        self.started.elapsed() >= self.plan.grace
     }
 }
 
@@ -63,12 +72,16 @@ impl Shard {
             return self.release(key, reason, None);
         }
         let Some(audience) = self.audiences.get(stream.audience) else { return };
+        let (place, retry_ms) = match &stream.state {
+            State::Live { at } => (audience.cursor(audience.had(*at), self.cursor), None),
+            State::Replay(replay) => (replay.cursor, replay.retry_ms),
+            State::Ended(_) => return,
+        };
         let framing = audience.key.framing;
         let mut rest = Vec::new();
-        if let State::Replay(replay) = &stream.state
-            && let Some(retry_ms) = replay.farewell_ms
-        {
-            rest.extend_from_slice(frame::farewell(retry_ms, Now::read()).bytes(framing));
+        if reason.is_told() {
+            let end = frame::end(reason.as_str(), self.log.id(place), retry_ms, Now::read());
+            rest.extend_from_slice(end.bytes(framing));
         }
         rest.extend_from_slice(framing.terminator());
         self.leave_audience(key);
@@ -157,9 +170,10 @@ impl Shard {
     }
 
     /// Plans the end of all streams.
-    pub(super) fn begin_drain(&mut self, grace: Duration) {
+    pub(super) fn begin_drain(&mut self, plan: DrainPlan) {
         let left: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
-        self.drain = Some(Drain { planned: left.len(), left, started: Instant::now(), grace });
+        let spacing = SPACING * self.config.shards as u32;
+        self.drain = Some(Drain { planned: left.len(), left, started: Instant::now(), plan, spacing });
     }
 
     /// Ends the streams that are due to be ended, and closes what is left when the grace period is over.
@@ -167,8 +181,8 @@ impl Shard {
         while let Some(drain) = &mut self.drain
             && let Some(key) = drain.next_due()
         {
-            let retry_ms = self.config.retry.as_millis() as u64 + drain.stay_away_ms();
-            self.retire(key, retry_ms);
+            let retry = self.config.retry.max(drain.stay_away());
+            self.retire(key, retry.as_millis() as u64);
         }
         if self.drain.as_ref().is_some_and(Drain::is_over) {
             let late: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
@@ -184,7 +198,7 @@ impl Shard {
     fn retire(&mut self, key: u32, retry_ms: u64) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         match &mut stream.state {
-            State::Replay(replay) => replay.farewell_ms = Some(retry_ms),
+            State::Replay(replay) => replay.retry_ms = Some(retry_ms),
             State::Ended(_) => {}
             State::Live { .. } if stream.socket.is_none() => {
                 self.release(key, CloseReason::Drained, Some(retry_ms));
@@ -193,7 +207,7 @@ impl Shard {
                 let Some(audience) = self.audiences.get(stream.audience) else { return };
                 let cursor = audience.cursor(audience.had(*at), self.cursor);
                 self.leave_audience(key);
-                let replay = Replay { cursor, farewell_ms: Some(retry_ms), ..Replay::default() };
+                let replay = Replay { cursor, retry_ms: Some(retry_ms), ..Replay::default() };
                 self.streams[key as usize].state = State::Replay(Box::new(replay));
                 self.replays.push_back(key);
             }

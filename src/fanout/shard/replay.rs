@@ -140,7 +140,7 @@ impl Shard {
         if stream.left == 0 {
             return self.end(key, CloseReason::LimitReached);
         }
-        if replay.farewell_ms.is_some() {
+        if replay.retry_ms.is_some() {
             return self.end(key, CloseReason::Drained);
         }
         let Some(audience) = self.audiences.get_mut(stream.audience) else { return };

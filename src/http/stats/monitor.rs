@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use super::{Sources, Stats};
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::event::Draft;
-use crate::fanout::FanoutConfig;
+use crate::fanout::{DrainPlan, FanoutConfig};
 use crate::log::LogConfig;
 
 /// Where its events go, and what they are.
@@ -63,7 +63,7 @@ impl Monitor {
         let broker = Broker::start(log, &self.fanout)?;
         // Of two that are started at once, one stays unused, and stops.
         if let Err(second) = self.broker.set(broker) {
-            second.drain(Duration::ZERO);
+            second.drain(DrainPlan { grace: Duration::ZERO, gone_by: Instant::now() });
         }
         self.broker.get().ok_or_else(|| io::Error::other("the stats have no broker"))
     }
