@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Failure;
@@ -75,6 +76,43 @@ struct Open {
     events: VecDeque<Event>,
     /// Why no more will come.
     ended: Option<String>,
+    /// The broker's last block, which says why it ends the stream.
+    parting: Option<Parting>,
+}
+
+/// Why the broker ends a stream, or refused it for now.
+#[derive(Debug)]
+struct Parting {
+    why: String,
+    refused: bool,
+}
+
+impl Parting {
+    /// What this block says, if it is such a one.
+    fn of(event: &Event) -> Option<Parting> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            data: Data,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            #[serde(default)]
+            message: String,
+            #[serde(default)]
+            reason: String,
+        }
+        let refused = match &*event.kind {
+            "refused" => true,
+            "end" => false,
+            _ => return None,
+        };
+        let why = match serde_json::from_str(&event.data) {
+            Ok(Envelope { data }) if refused => data.message,
+            Ok(Envelope { data }) => format!("the broker ended the stream: {}", data.reason),
+            Err(_) => "the broker ended the stream".to_owned(),
+        };
+        Some(Parting { why, refused })
+    }
 }
 
 impl Follow {
@@ -102,13 +140,24 @@ impl Follow {
                 }
                 State::Open(open) => {
                     if let Some(event) = open.events.pop_front() {
-                        self.failures = 0;
                         if let Some(id) = &event.id {
                             self.last_id = resumable(id)?;
                         }
-                        return Ok(News::Event(event));
+                        match Parting::of(&event) {
+                            Some(parting) => open.parting = Some(parting),
+                            None => {
+                                self.failures = 0;
+                                return Ok(News::Event(event));
+                            }
+                        }
+                        continue;
                     }
                     if let Some(why) = open.ended.take() {
+                        let Parting { why, refused } = open.parting.take().unwrap_or(Parting { why, refused: false });
+                        if refused {
+                            let told = open.parser.retry();
+                            return Ok(self.cut(why, told));
+                        }
                         // Of a block without data, only the id counts, and how long to wait.
                         if let Some(id) = open.parser.last_id() {
                             self.last_id = resumable(id)?;
@@ -147,7 +196,7 @@ impl Follow {
             return Err(self.failed(&format!("it answered {kind:?}; expected a text/event-stream")));
         }
         let (body, parser) = (answer.into_body(), Parser::default());
-        self.state = State::Open(Box::new(Open { body, parser, events: VecDeque::new(), ended: None }));
+        self.state = State::Open(Box::new(Open { body, parser, events: VecDeque::new(), ended: None, parting: None }));
         self.was_open = true;
         Ok(News::Opened)
     }

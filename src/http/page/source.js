@@ -132,6 +132,7 @@ class Source {
 
   // One connection, to its end. Gives why there is to be another one later, and when, if the server said so.
   async once(signal) {
+    this.later = {};
     const headers = { Accept: 'text/event-stream', ...this.headers() };
     if (this.lastId !== '') {
       headers['Last-Event-ID'] = this.lastId;
@@ -147,7 +148,7 @@ class Source {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) {
-          return {};
+          return this.later;
         }
         frames.push(decoder.decode(value, { stream: true }));
       }
@@ -169,6 +170,10 @@ class Source {
   receive(frame) {
     if (frame.id !== null) {
       this.lastId = frame.id;
+    }
+    if (frame.type === 'refused' || frame.type === 'end') {
+      this.later = parting(frame);
+      return;
     }
     if (frame.retry !== null) {
       this.retry = frame.retry;
@@ -203,4 +208,15 @@ class Source {
 }
 
 class Refused extends Error {}
+
+// The broker's last block, in words: it refused the stream for now, or has ended it; and when to come again.
+const parting = (frame) => {
+  const ms = frame.retry ?? undefined;
+  try {
+    const { data } = JSON.parse(frame.data);
+    return { why: frame.type === 'refused' ? data.message : `the broker ended the stream: ${data.reason}`, ms };
+  } catch {
+    return { why: '', ms };
+  }
+};
 
