@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::clock::Now;
 use crate::frame;
-pub use crate::name::{Invalid, NAME_MAX, check_topic, check_type};
+pub use crate::name::{Ignored, Invalid, NAME_MAX, check_topic, check_type};
 
 /// The longest `id` that a publisher gives an event, in bytes.
 pub const ID_MAX: usize = 256;
@@ -155,13 +155,18 @@ impl Draft {
     /// # Errors
     /// Where it is no such object, or its parts break their rules.
     pub fn from_json(text: &str, now: Now) -> Result<Draft, Invalid> {
+        Draft::noting(text, now, &mut Ignored::default())
+    }
+
+    /// The same; notes the ignored keys that look like known ones.
+    fn noting(text: &str, now: Now, ignored: &mut Ignored) -> Result<Draft, Invalid> {
         // serde would also read a struct from an array of its fields; the contract knows only objects.
         if !text.trim_start().starts_with('{') {
             return Err(Invalid("not a JSON object; expected {\"topic\":…,\"type\":…,\"data\":{…}}".to_owned()));
         }
-        let event: JsonEvent<'_> =
-            serde_json::from_str(text).map_err(|e| Invalid(format!("not a JSON event object: {e}")))?;
-        event.draft(now)
+        let mut json = serde_json::Deserializer::from_str(text);
+        let event = EventKeys(ignored).deserialize(&mut json).and_then(|event| json.end().map(|()| event));
+        event.map_err(|e| Invalid(format!("not a JSON event object: {e}")))?.draft(now)
     }
 }
 
@@ -169,29 +174,36 @@ fn or_default<'a>(given: &'a str, default: &'a str) -> &'a str {
     if given.is_empty() { default } else { given }
 }
 
-/// Reads the body of a JSON broadcast: one object, or an array of at most `max` of them, none of which has an id.
+/// Reads the body of a JSON broadcast: one object, or an array of at most `max` of them, none of which has an id. Notes
+/// the ignored keys that look like known ones.
 ///
 /// # Errors
 /// Where the text is not that; in an array, names the element. One bad element refuses all.
-pub fn drafts_from_json(text: &str, max: usize, now: Now) -> Result<Vec<Draft>, Invalid> {
+pub fn drafts_from_json(text: &str, max: usize, now: Now, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
     if !text.trim_start().starts_with('[') {
-        return Ok(vec![Draft::from_json(text, now)?]);
+        return Ok(vec![Draft::noting(text, now, ignored)?]);
     }
     // First the outer shape alone, so that an element's error can name the element.
     let elements: Vec<&RawValue> =
         serde_json::from_str(text).map_err(|e| Invalid(format!("not a JSON array of events: {e}")))?;
-    drafts(elements.iter().map(|raw| raw.get()), "element", max, now)
+    drafts(elements.iter().map(|raw| raw.get()), "element", max, now, ignored)
 }
 
 /// Reads the body of an NDJSON broadcast: at most `max` objects, one a line; empty lines are skipped.
 ///
 /// # Errors
 /// As [`drafts_from_json`].
-pub fn drafts_from_ndjson(text: &str, max: usize, now: Now) -> Result<Vec<Draft>, Invalid> {
-    drafts(text.split('\n').filter(|line| !line.trim().is_empty()), "line", max, now)
+pub fn drafts_from_ndjson(text: &str, max: usize, now: Now, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
+    drafts(text.split('\n').filter(|line| !line.trim().is_empty()), "line", max, now, ignored)
 }
 
-fn drafts<'a>(parts: impl Iterator<Item = &'a str>, what: &str, max: usize, now: Now) -> Result<Vec<Draft>, Invalid> {
+fn drafts<'a>(
+    parts: impl Iterator<Item = &'a str>,
+    what: &str,
+    max: usize,
+    now: Now,
+    ignored: &mut Ignored,
+) -> Result<Vec<Draft>, Invalid> {
     let mut drafts = Vec::new();
     for (n, part) in parts.enumerate() {
         if n == max {
@@ -200,7 +212,7 @@ fn drafts<'a>(parts: impl Iterator<Item = &'a str>, what: &str, max: usize, now:
         // Elements count from 0 as in the array, lines from 1 as editors do.
         let place = if what == "line" { n + 1 } else { n };
         let wrong = |Invalid(why)| Invalid(format!("{what} {place}: {why}"));
-        let draft = Draft::from_json(part, now).map_err(wrong)?;
+        let draft = Draft::noting(part, now, ignored).map_err(wrong)?;
         // Ignored, it would let its publisher believe that sending it again does no harm.
         if draft.id.is_some() {
             let why = "only a single event has an id; a batch is named as a whole, by an idempotency key";
@@ -215,30 +227,94 @@ fn drafts<'a>(parts: impl Iterator<Item = &'a str>, what: &str, max: usize, now:
 }
 
 /// What a publisher calls its event: absent, or 1 to [`ID_MAX`] bytes.
-fn given_id(id: Option<&str>) -> Result<Option<Box<str>>, Invalid> {
+fn given_id(id: &str) -> Result<Option<Box<str>>, Invalid> {
     match id {
-        None | Some("") => Ok(None),
-        Some(id) if id.len() <= ID_MAX => Ok(Some(id.into())),
-        Some(id) => Err(Invalid(format!("id has {} bytes; expected 1 to {ID_MAX}", id.len()))),
+        "" => Ok(None),
+        id if id.len() <= ID_MAX => Ok(Some(id.into())),
+        id => Err(Invalid(format!("id has {} bytes; expected 1 to {ID_MAX}", id.len()))),
     }
 }
 
 /// The JSON shape of a broadcast. Absent, `null` and empty strings mean the default, as they did in the Go gateway.
-#[derive(Deserialize)]
-#[serde(expecting = "expected an object with topic, type and data")]
 struct JsonEvent<'a> {
-    #[serde(borrow, default)]
-    topic: Option<Cow<'a, str>>,
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    topic: Option<Text<'a>>,
+    kind: Option<Text<'a>>,
     data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     user_id: Option<UserId<'a>>,
-    #[serde(borrow, default)]
     user_ids: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<Text<'a>>,
+}
+
+/// The keys of a broadcast's object.
+const KEYS: [&str; 6] = ["topic", "type", "data", "user_id", "user_ids", "id"];
+
+/// A string, copied only where it holds escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Text<'_> {
+    fn given<'a>(text: &'a Option<Text<'_>>) -> &'a str {
+        text.as_ref().map_or("", |Text(text)| text)
+    }
+}
+
+/// Reads a [`JsonEvent`] as a derived `Deserialize` would, and notes those of the other keys that look like its own.
+struct EventKeys<'i>(&'i mut Ignored);
+
+impl<'de> DeserializeSeed<'de> for EventKeys<'_> {
+    type Value = JsonEvent<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EventKeys<'_> {
+    type Value = JsonEvent<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with topic, type and data")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut topic, mut kind, mut data) = (None, None, None);
+        let (mut user_id, mut user_ids, mut id) = (None, None, None);
+        while let Some(Text(key)) = map.next_key()? {
+            match &*key {
+                "topic" => once("topic", &mut topic, &mut map)?,
+                "type" => once("type", &mut kind, &mut map)?,
+                "data" => once("data", &mut data, &mut map)?,
+                "user_id" => once("user_id", &mut user_id, &mut map)?,
+                "user_ids" => once("user_ids", &mut user_ids, &mut map)?,
+                "id" => once("id", &mut id, &mut map)?,
+                unknown => {
+                    self.0.note(unknown, &KEYS);
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(JsonEvent {
+            topic: topic.flatten(),
+            kind: kind.flatten(),
+            data: data.flatten(),
+            user_id: user_id.flatten(),
+            user_ids: user_ids.flatten(),
+            id: id.flatten(),
+        })
+    }
+}
+
+/// Reads a key's value. A key that comes twice is refused: two parsers may each take another of the two.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    key: &'static str,
+    value: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match value.replace(map.next_value()?) {
+        None => Ok(()),
+        Some(_) => Err(A::Error::duplicate_field(key)),
+    }
 }
 
 impl JsonEvent<'_> {
@@ -258,9 +334,9 @@ impl JsonEvent<'_> {
             owners if owners.is_public() => Owners::new(keys.user_id.into_iter().collect())?,
             owners => owners,
         };
-        let topic = or_default(self.topic.as_deref().unwrap_or_default(), ALL);
-        let kind = or_default(self.kind.as_deref().unwrap_or_default(), DEFAULT_TYPE);
-        let id = given_id(self.id.as_deref())?;
+        let topic = or_default(Text::given(&self.topic), ALL);
+        let kind = or_default(Text::given(&self.kind), DEFAULT_TYPE);
+        let id = given_id(Text::given(&self.id))?;
         Ok(Draft { id, ..Draft::new(topic, kind, data, owners, now)? })
     }
 }

@@ -27,8 +27,8 @@ const ALLOWED_HEADERS: &str =
     "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-Id, X-API-Key, Cache-Control";
 
 /// What pages may read beyond what they always may.
-const EXPOSED_HEADERS: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-Refused, X-RateLimit-Limit, \
-                               X-RateLimit-Remaining, X-RateLimit-Reset";
+const EXPOSED_HEADERS: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-Refused, X-Ignored, \
+                               X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
 
 /// Seconds that a preflight's answer may be kept: two hours, the longest that Chromium does.
 const MAX_AGE_S: &str = "7200";

@@ -1,9 +1,15 @@
-//! Query strings, read strictly where it matters: a known parameter that cannot be read is an error, an unknown one
-//! is nothing.
+//! Query strings, read strictly where it matters: a known parameter that cannot be read is an error. An unknown one is
+//! ignored, and named in the answer where it looks like a known one.
 
+use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
 
+use super::cors::Field;
 use super::reply::Problem;
+use crate::event::Ignored;
+
+/// Tells which names were ignored that look like known ones.
+const X_IGNORED: &str = "X-Ignored";
 
 /// One parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +35,14 @@ pub fn parameters(query: &str) -> impl Iterator<Item = Parameter<'_>> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Parameter { name: decode(name).unwrap_or_default(), value }
     })
+}
+
+/// The header that tells of them. Only names of visible ASCII characters can stand in it.
+pub fn ignored_field(ignored: &Ignored) -> Option<Field> {
+    let names = ignored.names().iter().map(|name| &**name);
+    let names: Vec<&str> = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic())).collect();
+    let value = HeaderValue::try_from(names.join(", ")).ok()?;
+    (!value.is_empty()).then_some((X_IGNORED, value))
 }
 
 fn decode(text: &str) -> Option<String> {

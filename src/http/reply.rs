@@ -58,6 +58,8 @@ pub enum Problem {
     TooSlow,
     /// The body is compressed.
     Encoded,
+    /// The body is of a type that is not read: this one, or none.
+    MediaType(String),
     /// There is no room for the stream.
     Refused(Refused),
     /// Whoever asks may not have it.
@@ -98,7 +100,7 @@ impl Problem {
             Problem::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Problem::TooManyConnections(Crowd::Broker) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::TooManyConnections(Crowd::Address) => StatusCode::TOO_MANY_REQUESTS,
-            Problem::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Problem::Encoded | Problem::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Forbidden(_) => StatusCode::FORBIDDEN,
             Problem::OriginNotAllowed | Problem::CrossSite => StatusCode::FORBIDDEN,
@@ -123,6 +125,7 @@ impl Problem {
             Problem::TooManyConnections(Crowd::Broker) => "too_many_connections",
             Problem::TooManyConnections(Crowd::Address) => "too_many_connections_of_address",
             Problem::Encoded => "unsupported_encoding",
+            Problem::MediaType(_) => "unsupported_media_type",
             Problem::Refused(Refused::Full) => "too_many_streams",
             Problem::Refused(Refused::Draining(_)) => "draining",
             Problem::Forbidden(_) => "forbidden",
@@ -160,6 +163,14 @@ impl Problem {
                 "this address makes too many connections; try again".to_owned()
             }
             Problem::Encoded => "the body must not be compressed; send it without Content-Encoding".to_owned(),
+            Problem::MediaType(given) => {
+                let what = match &**given {
+                    "" => "without a content type that does not begin as JSON".to_owned(),
+                    given => format!("of the type {given:?}"),
+                };
+                format!("a body {what} is not read; send application/json or application/x-ndjson, \
+                     or no body and topic, type and message in the query")
+            }
             Problem::Refused(Refused::Full) => "the broker holds as many streams as it may; try again".to_owned(),
             Problem::Refused(Refused::Draining(_)) => "the broker is stopping; try again".to_owned(),
             Problem::OriginNotAllowed => "this origin is not among those that CORS_ORIGINS allows".to_owned(),
@@ -200,6 +211,10 @@ impl Problem {
             }
             Problem::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, challenge(*denied));
+            }
+            // RFC 9110, section 15.5.16.
+            Problem::MediaType(_) => {
+                headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/x-ndjson"));
             }
             _ if self.closes() => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -387,7 +402,8 @@ pub fn json_reply(status: StatusCode, body: &impl Serialize) -> Reply {
     text_reply(status, "application/json", to_json(body))
 }
 
-fn to_json(body: &impl Serialize) -> String {
+/// A value as JSON.
+pub fn to_json(body: &impl Serialize) -> String {
     serde_json::to_string(body).expect("strings, numbers and maps of them are always JSON")
 }
 

@@ -17,7 +17,7 @@ use super::reply::{Problem, Reply};
 use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
 use crate::clock::Now;
-use crate::event::{self, ALL};
+use crate::event::{self, ALL, Ignored};
 use crate::fanout::{Kept, Session};
 use crate::frame::Framing;
 use crate::limit::Limits;
@@ -30,6 +30,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The longest id that is looked at. Ours have at most 37 bytes. A longer one is from elsewhere and is cut, not refused: to
 /// `EventSource` a 400 is final, while a gap tells its page what happened.
 const ID_MAX: usize = 256;
+
+/// The parameters of a stream. The token among them is read elsewhere.
+const PARAMETERS: [&str; 9] =
+    ["topics", "types", "user_id", "last_event_id", "lastEventId", "since", "last", "limit", "access_token"];
 
 /// Bounds on what a stream may ask for.
 #[derive(Debug, Clone)]
@@ -49,6 +53,7 @@ struct Asked {
     since: Option<(Now, String)>,
     last: Option<usize>,
     limit: Option<u32>,
+    ignored: Ignored,
 }
 
 impl Asked {
@@ -70,7 +75,7 @@ impl Asked {
                 }
                 "last" => asked.last = Some(number(name, &parameter.value()?, 0, usize::MAX)?),
                 "limit" => asked.limit = Some(number(name, &parameter.value()?, 1, u32::MAX - 1)?),
-                _ => {}
+                unknown => asked.ignored.note(unknown, &PARAMETERS),
             }
         }
         // The header wins: a browser that reconnects sends it with the URL it began with.
@@ -230,7 +235,7 @@ pub struct Asker<'a> {
     pub listed: bool,
 }
 
-/// Reads the request and asks the broker to let the listener in, to what it may see.
+/// Reads the request and asks the broker to let the listener in, to what it may see; gives the stream's opening.
 ///
 /// # Errors
 /// [`Problem`], where it cannot be read or is not let in.
@@ -240,7 +245,7 @@ pub fn subscribe(
     limits: &Limits,
     request: &Parts,
     asker: &Asker<'_>,
-) -> Result<Admitted, Problem> {
+) -> Result<Opening, Problem> {
     let now = Now::read();
     let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
     let filter = asked.bound(asker.listener)?;
@@ -272,7 +277,7 @@ pub fn subscribe(
         session,
         kept: (!shares.is_empty()).then(|| Box::new(shares) as Kept),
     };
-    Ok(broker.subscribe(subscription, now)?)
+    Ok(Opening::new(broker.subscribe(subscription, now)?, &asked.ignored))
 }
 
 /// A stream that was let in, and its response's head.
@@ -283,7 +288,7 @@ pub struct Opening {
     /// Whether it is a stream of stats, which is another broker's.
     pub is_of_stats: bool,
     request_id: String,
-    cors: Vec<Field>,
+    fields: Vec<Field>,
 }
 
 /// The fields of a stream's head that depend on nothing.
@@ -292,13 +297,15 @@ const FIELDS: [(&str, &str); 3] =
 
 impl Opening {
     /// The stream's opening; the fields that all answers have are still to be set.
-    pub fn new(admitted: Admitted) -> Opening {
-        Opening { admitted, is_of_stats: false, request_id: String::new(), cors: Vec::new() }
+    fn new(admitted: Admitted, ignored: &Ignored) -> Opening {
+        let fields = query::ignored_field(ignored).into_iter().collect();
+        Opening { admitted, is_of_stats: false, request_id: String::new(), fields }
     }
 
     /// Sets the fields that all answers have.
     pub fn set_fields(&mut self, request_id: String, cors: Vec<Field>) {
-        (self.request_id, self.cors) = (request_id, cors);
+        self.request_id = request_id;
+        self.fields.extend(cors);
     }
 
     /// The response's head as it goes onto the wire, for a connection that leaves hyper before hyper has written
@@ -312,7 +319,7 @@ impl Opening {
         for (name, value) in FIELDS {
             let _ = write!(head, "{name}: {value}\r\n");
         }
-        for (name, value) in &self.cors {
+        for (name, value) in &self.fields {
             for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                 head.extend_from_slice(part);
             }
@@ -332,7 +339,7 @@ impl Opening {
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             parts.headers.insert("x-request-id", id);
         }
-        for (name, value) in self.cors {
+        for (name, value) in self.fields {
             parts.headers.append(name, value);
         }
         (parts, self.admitted)
@@ -349,6 +356,9 @@ pub fn probe(config: &SubscribeConfig, request: &Parts, listener: &Listener) -> 
     let mut reply = Response::new(Full::new(Bytes::new()));
     for (name, value) in FIELDS {
         reply.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    if let Some((name, value)) = query::ignored_field(&asked.ignored) {
+        reply.headers_mut().insert(name, value);
     }
     Ok(reply)
 }

@@ -291,8 +291,8 @@ impl Service {
         };
         let client = self.access.client(peer.address, &head.headers);
         let asker = Asker { listener, client, framing, request_id, listed: self.access.keys().has_admin() };
-        let admitted = subscribe::subscribe(broker, &self.subscribe, self.access.limits(), head, &asker)?;
-        Ok(Outcome::Stream(Box::new(Opening::new(admitted))))
+        let opening = subscribe::subscribe(broker, &self.subscribe, self.access.limits(), head, &asker)?;
+        Ok(Outcome::Stream(Box::new(opening)))
     }
 
     /// Gives an opened stream its connection, and perhaps the caller a shard to wake, as [`Broker::open`].
