@@ -497,6 +497,29 @@ fn publish_with_a_wrong_key_is_refused() {
 }
 
 #[test]
+fn curl_publishes_json_without_being_told_a_content_type() {
+    let Some(curl) = or_skip("curl itself", on_path("curl").ok_or_else(|| "there is no curl".to_owned())) else {
+        return;
+    };
+    let server = Server::start(&[]);
+    let mut stream = server.stream("topics=demo");
+    let url = format!("http://{}/api/v1/events/broadcast", server.addr);
+    let curl = |arguments: &[&str]| {
+        let mut command = Command::new(&curl);
+        command.args(["-sS", "--max-time", "20", "-w", " %{http_code}"]).args(arguments).arg(&url);
+        run(command)
+    };
+    let event = r#"{"topic":"demo","type":"hello","data":{"n":1}}"#;
+    for arguments in [&["-d", event][..], &["--data-binary", event, "-H", "Content-Type:"], &["--json", event]] {
+        let ended = curl(arguments);
+        assert!(ended.stdout.starts_with("{\"success\":true,") && ended.stdout.ends_with("} 200"), "{ended:?}");
+        assert_eq!(stream.expect("hello").n(), 1);
+    }
+    let ended = curl(&["-d", "topic=demo"]);
+    assert!(ended.stdout.contains("unsupported_media_type") && ended.stdout.ends_with("} 415"), "{ended:?}");
+}
+
+#[test]
 fn what_tail_prints_can_be_published_again() {
     let server = Server::start(&[]);
     server.publish("a", "x", r#"{"n":9007199254740993,"big":1e400}"#);

@@ -114,7 +114,7 @@ fn a_named_origin_may_read_every_answer_with_credentials() {
             assert_field(&what, &answer, "Access-Control-Allow-Credentials", Some("true"));
             assert_field(&what, &answer, "Vary", Some("Origin"));
             let exposed = answer.field("Access-Control-Expose-Headers").unwrap_or_default();
-            for name in ["X-Request-Id", "Retry-After", "X-RateLimit-Remaining"] {
+            for name in ["X-Request-Id", "Retry-After", "X-RateLimit-Remaining", "X-Ignored"] {
                 assert!(exposed.split(", ").any(|exposed| exposed == name), "{what}: {exposed}");
             }
         }
@@ -237,6 +237,34 @@ fn no_page_publishes_from_elsewhere() {
         assert_eq!(answer.status, 200, "{lines}: {answer:?}");
         stream.expect("k");
     }
+}
+
+#[test]
+fn no_page_publishes_json_from_elsewhere_under_types_that_need_no_preflight() {
+    let server = server(APP);
+    let mut stream = server.stream("topics=t");
+    let body = r#"{"topic":"t","type":"k"}"#;
+    // The three that the Fetch standard lets a page send anywhere unasked, and none.
+    let types = ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=b", ""];
+    let json = |kind: &str, lines: &str| {
+        let kind = if kind.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
+        let lines = format!("{kind}Content-Length: {}\r\n{lines}", body.len());
+        server.ask(&(request("POST", BROADCAST, &lines) + body))
+    };
+    for kind in types {
+        for lines in
+            ["Sec-Fetch-Site: cross-site\r\n", "Sec-Fetch-Site: same-site\r\n", &origin(OTHER), &origin("null")]
+        {
+            let answer = json(kind, lines);
+            assert_eq!((answer.status, code(&answer).as_str()), (403, "cross_site"), "{kind} {lines}: {answer:?}");
+        }
+    }
+    stream.expect_nothing();
+    for (kind, status) in types.into_iter().zip([200, 415, 415, 200]) {
+        assert_eq!(json(kind, &origin(APP)).status, status, "{kind}");
+    }
+    stream.expect("k");
+    stream.expect("k");
 }
 
 #[test]

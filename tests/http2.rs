@@ -77,7 +77,8 @@ fn h2load_ends_many_streams() {
 fn a_stream_has_the_same_events_as_over_http_1() {
     let server = Server::start(&[]);
     let mut client = Http2::to(&server);
-    let (mut two, mut one) = (client.stream("topics=a,b"), server.stream("topics=a,b"));
+    let query = "topics=a,b&topic=c";
+    let (mut two, mut one) = (client.stream(query), server.stream(query));
     for n in 0..20 {
         server.publish(["a", "b", "c"][n % 3], "tick", &format!("{{\"n\":{n},\"text\":\"é\\n\"}}"));
     }
@@ -85,10 +86,13 @@ fn a_stream_has_the_same_events_as_over_http_1() {
         assert_eq!(client.next(&mut two), one.next());
     }
     let field = |name: &str| two.head.headers.get(name).map(|value| value.to_str().expect("text").to_owned());
-    for name in ["content-type", "cache-control", "x-accel-buffering"] {
+    for name in ["content-type", "cache-control", "x-accel-buffering", "x-ignored"] {
         assert_eq!(field(name), one.head.field(name), "{name}");
     }
     assert!(field("x-request-id").is_some());
+    assert_eq!(field("x-ignored").as_deref(), Some("topic"));
+    let head = Request::head(format!("http://t{EVENTS}?{query}")).body(()).expect("a request");
+    assert_eq!(client.ask(head, None).0.headers["x-ignored"], "topic");
     for name in ["connection", "transfer-encoding", "keep-alive"] {
         assert_eq!(field(name), None, "RFC 9113, section 8.2.2");
     }

@@ -195,16 +195,18 @@ fn curl_speaks_both_protocols() {
 fn a_stream_has_the_same_events_and_head_as_without() {
     let server = start(&["--heartbeat", "400ms"]);
     let tunnel = Tunnel::to(&server);
-    let (mut inside, mut outside) = (tunnel.stream("topics=a,b", ""), server.stream("topics=a,b"));
+    let query = "topics=a,b&topic=c";
+    let (mut inside, mut outside) = (tunnel.stream(query, ""), server.stream(query));
     for n in 0..20 {
         server.publish(["a", "b", "c"][n % 3], "tick", &format!("{{\"n\":{n},\"text\":\"é\\n\"}}"));
     }
     for _ in 0..14 {
         assert_eq!(inside.next(), outside.next());
     }
-    for name in ["content-type", "cache-control", "x-accel-buffering", "connection", "transfer-encoding"] {
+    for name in ["content-type", "cache-control", "x-accel-buffering", "connection", "transfer-encoding", "x-ignored"] {
         assert_eq!(inside.head.field(name), outside.head.field(name), "{name}");
     }
+    assert_eq!(inside.head.field("x-ignored").as_deref(), Some("topic"));
     for _ in 0..3 {
         assert_eq!(inside.next_any().kind, "heartbeat");
     }

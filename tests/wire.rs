@@ -311,7 +311,7 @@ const PUBLISHED: &[Published] = &[
         what: "the query",
         content_type: "text/plain",
         query: "?topic=a&type=k&message=50%25+%2B+%C3%A9",
-        body: "{\"topic\":\"b\"}",
+        body: "",
         topic: "a",
         kind: "k",
         data: "{\"message\":\"50% + é\",\"timestamp\":\"«seconds»\"}",
@@ -338,10 +338,55 @@ const PUBLISHED: &[Published] = &[
         what: "a query without message",
         content_type: "text/plain",
         query: "?topic=&type=&unknown=1",
-        body: "ignored",
+        body: "",
         topic: "all",
         kind: "notification",
         data: STAMPED,
+    },
+    Published {
+        what: "JSON under curl's default content type",
+        content_type: "application/x-www-form-urlencoded",
+        query: "?topic=q",
+        body: "{\"topic\":\"a\",\"type\":\"k\",\"data\":{\"timestamp\":0}}",
+        topic: "a",
+        kind: "k",
+        data: "{\"timestamp\":0}",
+    },
+    Published {
+        what: "JSON under an empty content type",
+        content_type: "",
+        query: "",
+        body: " \r\n\t{\"topic\":\"a\",\"type\":\"k\",\"data\":{\"timestamp\":0}}",
+        topic: "a",
+        kind: "k",
+        data: "{\"timestamp\":0}",
+    },
+    Published {
+        what: "an array behind a byte order mark, its type not chosen",
+        content_type: "application/x-www-form-urlencoded; charset=utf-8",
+        query: "",
+        body: "\u{feff} [{\"topic\":\"a\",\"type\":\"k\",\"data\":{\"timestamp\":0}}]",
+        topic: "a",
+        kind: "k",
+        data: "{\"timestamp\":0}",
+    },
+    Published {
+        what: "a byte order mark before JSON",
+        content_type: JSON,
+        query: "",
+        body: "\u{feff}{\"topic\":\"a\",\"type\":\"k\",\"data\":{\"timestamp\":0}}",
+        topic: "a",
+        kind: "k",
+        data: "{\"timestamp\":0}",
+    },
+    Published {
+        what: "a byte order mark before NDJSON",
+        content_type: "application/x-ndjson",
+        query: "",
+        body: "\u{feff}{\"topic\":\"a\",\"type\":\"k\",\"data\":{\"timestamp\":0}}\r\n",
+        topic: "a",
+        kind: "k",
+        data: "{\"timestamp\":0}",
     },
     Published {
         what: "NDJSON of one line",
@@ -501,6 +546,8 @@ fn a_broadcast_that_breaks_the_contract_gets_400_with_the_reason() {
         (r#"{"type":"connected"}"#.into(), "reserved"),
         (r#"{"type":"heartbeat"}"#.into(), "reserved"),
         (r#"{"type":"gap"}"#.into(), "reserved"),
+        (r#"{"type":"refused"}"#.into(), "reserved"),
+        (r#"{"type":"end"}"#.into(), "reserved"),
         (format!(r#"{{"topic":"{long}"}}"#), "topic has 129 bytes"),
         (format!(r#"{{"type":"{long}"}}"#), "type has 129 bytes"),
         // Bytes are counted, not characters: 65 of two bytes each.
@@ -657,6 +704,148 @@ fn a_compressed_body_is_refused_rather_than_misread() {
         "POST {BROADCAST} HTTP/1.1\r\nHost: t\r\nContent-Type: {JSON}\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}"
     ));
     assert_eq!(answer.status, 415, "{answer:?}");
+    message(&answer.json(), "unsupported_encoding");
+    let unchosen = server.ask(&format!(
+        "POST {BROADCAST} HTTP/1.1\r\nHost: t\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}"
+    ));
+    message(&unchosen.json(), "unsupported_encoding");
+    assert_eq!(server.stat("/events"), 0);
+}
+
+#[test]
+fn a_body_that_would_be_ignored_gets_415_that_names_what_is_read() {
+    let server = Server::start(&["--max-body", "1000"]);
+    let mut stream = server.stream("");
+    let json = r#"{"topic":"a","type":"k"}"#;
+    let mut conn = server.connect();
+    let long = "x".repeat(300);
+    for (content_type, body, named) in [
+        ("text/plain", json, "\"text/plain\""),
+        ("text/plain;charset=UTF-8", json, "\"text/plain\""),
+        ("text/json", json, "\"text/json\""),
+        ("application/octet-stream", "\0", "\"application/octet-stream\""),
+        ("application/cloudevents+json", json, "cloudevents"),
+        ("application/x-www-form-urlencoded", "topic=a&type=k", "\"application/x-www-form-urlencoded\""),
+        ("application/x-www-form-urlencoded", "\"{}\"", "urlencoded"),
+        ("application/x-www-form-urlencoded", "\u{feff}", "urlencoded"),
+        ("", "topic=a&type=k", "without a content type"),
+        ("", " ", "without a content type"),
+        (&long, json, &long[..100]),
+    ] {
+        conn.send(post(content_type, body).replacen(BROADCAST, &format!("{BROADCAST}?type=q"), 1).as_bytes());
+        let answer = conn.answer().expect("an answer, the connection still in use");
+        assert_eq!(answer.status, 415, "{content_type} {body}: {answer:?}");
+        let said = message(&answer.json(), "unsupported_media_type");
+        for named in [named, "application/json", "application/x-ndjson"] {
+            assert!(said.contains(named), "{content_type}: {said:?} does not name {named}");
+        }
+        assert!(said.len() < 300, "{said}");
+        assert_eq!(answer.field("accept").as_deref(), Some("application/json, application/x-ndjson"));
+    }
+    // Only a body that has been read is known to be empty, or not.
+    let chunked = |chunks: &str| {
+        let head = format!("POST {BROADCAST}?type=k HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\n");
+        server.ask(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"))
+    };
+    assert_eq!(chunked("2\r\n{}\r\n").status, 415);
+    assert_eq!(chunked(&format!("258\r\n{0}\r\n258\r\n{0}\r\n", "x".repeat(600))).status, 413);
+    assert_eq!(server.stat("/problems/unsupported_media_type"), 12);
+    assert_eq!(chunked("").status, 200);
+    assert_eq!(stream.next().kind, "k", "nothing else was published");
+}
+
+#[test]
+fn a_body_in_utf_16_gets_400_that_names_it() {
+    let server = Server::start(&[]);
+    let text = "\u{feff}{\"type\":\"k\"}";
+    let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for (content_type, body) in [(JSON, &little), (JSON, &big), ("application/x-ndjson", &little), ("", &big)] {
+        let mut conn = server.connect();
+        let head = format!("POST {BROADCAST} HTTP/1.1\r\nHost: t\r\nContent-Type: {content_type}\r\n");
+        conn.send(&[format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat());
+        let answer = conn.answer().expect("an answer");
+        assert_eq!(answer.status, 400, "{answer:?}");
+        let said = message(&answer.json(), "bad_request");
+        assert!(said.contains("UTF-16") && said.contains("expected UTF-8"), "{said}");
+    }
+    // One mark is enough, and it stands in front.
+    for body in ["\u{feff}\u{feff}{}", "{}\u{feff}", " \u{feff}{}"] {
+        assert_eq!(server.post_json(body).status, 400, "{body:?}");
+    }
+    assert_eq!(server.stat("/events"), 0);
+}
+
+#[test]
+fn ignored_keys_that_look_like_known_ones_are_named() {
+    let server = Server::start(&[]);
+    for (content_type, query, body, named) in [
+        (JSON, "", r#"{"topic":"a","tpye":"k"}"#, "tpye"),
+        (JSON, "", r#"{"Topic":"a","Type":"k","Data":{}}"#, "Topic, Type, Data"),
+        (JSON, "", r#"{"userId":"u"}"#, "userId"),
+        (JSON, "", r#"{"t\u006fpics":"a"}"#, "topics"),
+        (JSON, "?topics=a", r#"{"tpye":"k"}"#, "tpye"),
+        (JSON, "", r#"[{"tpye":"k"},{"tpye":"k","datas":{}},{"topic":"a"}]"#, "tpye, datas"),
+        ("application/x-ndjson", "", "{\"tpye\":\"k\"}\n{}\n", "tpye"),
+        ("", "?topics=a&Type=k&mesage=m&x=1", "", "topics, Type, mesage"),
+    ] {
+        let request = post(content_type, body).replacen(BROADCAST, &format!("{BROADCAST}{query}"), 1);
+        let answer = server.ask(&request);
+        assert_eq!(answer.status, 200, "{query} {body}: {answer:?}");
+        assert_eq!(answer.field("x-ignored").as_deref(), Some(named), "{query} {body}");
+        let names: Vec<&str> = named.split(", ").collect();
+        assert_eq!(answer.json()["ignored"], json!(names), "{query} {body}");
+        let (begin, end) = (answer.text(), format!("\",\"ignored\":{}}}", json!(names)));
+        assert!(begin.starts_with("{\"success\":true,") && begin.ends_with(&end), "behind all else: {begin}");
+    }
+    // Unknown keys of another kind, known ones, and all that is within data.
+    for body in [
+        r#"{"topic":"a","type":"k","data":{"tpye":1},"user_id":"u","user_ids":["v"],"id":"i"}"#,
+        r#"{"timestamp":1,"payload":{},"x":1,"":2,"to":3,"message":"m"}"#,
+    ] {
+        let answer = server.post_json(body);
+        assert_eq!((answer.status, answer.field("x-ignored")), (200, None), "{answer:?}");
+        assert_eq!(answer.json().get("ignored"), None, "{answer:?}");
+    }
+    // However strange and many they are, the answer is JSON, and short; what no header can say stands in the body alone.
+    let answer = server.post_json(r#"{"ty\"e":1,"typ\r\n":1,"t\u00ffpe":1}"#);
+    assert_eq!(answer.json()["ignored"], json!(["ty\"e", "typ\r\n", "t\u{ff}pe"]));
+    assert_eq!(answer.field("x-ignored").as_deref(), Some("ty\"e"));
+    let many: Vec<String> = (0..1000).map(|n| format!("\"typ{n}\":1")).collect();
+    let answer = server.post_json(&format!("{{{}}}", many.join(",")));
+    assert_eq!(answer.json()["ignored"].as_array().map(Vec::len), Some(8), "{answer:?}");
+    assert_eq!(answer.field("x-ignored").as_deref(), Some("typ0, typ1, typ2, typ3, typ4, typ5, typ6, typ7"));
+    // A repeat is told the same.
+    let named = post(JSON, r#"{"tpye":"k"}"#).replacen("Host:", "Idempotency-Key: k\r\nHost:", 1);
+    let (first, again) = (server.ask(&named), server.ask(&named));
+    assert_eq!(again.field("idempotent-replayed").as_deref(), Some("true"));
+    assert_eq!((again.text(), again.field("x-ignored")), (first.text(), Some("tpye".to_owned())));
+}
+
+#[test]
+fn ignored_parameters_of_a_stream_are_named() {
+    let server = Server::start(&[]);
+    for (query, named) in [
+        ("topic=a", Some("topic")),
+        ("topic=a&topic=b&type=k&topics=all", Some("topic, type")),
+        (
+            "userid=u&Last=1&lastEventID=x&limits=1&sinse=1s&acess_token=t",
+            Some("userid, Last, lastEventID, limits, sinse, acess_token"),
+        ),
+        ("topi%63=a", Some("topic")),
+        ("topics%0D%0A=a&topic,=b&%FF=1&t%C3%A9pics", Some("topic,")),
+        ("utm_source=x&cachebuster=1&_=2&q=3&&=", None),
+    ] {
+        let named = named.map(str::to_owned);
+        let stream = server.stream(query);
+        assert_eq!(stream.head.field("x-ignored"), named, "{query}");
+        assert_eq!(stream.connected.json()["data"]["topics"], "all", "{query}: it is named, not obeyed");
+        let head = server.ask(&format!("HEAD {EVENTS}?{query} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        assert_eq!((head.status, head.field("x-ignored")), (200, named.clone()), "HEAD {query}");
+        let mut conn = server.connect();
+        conn.send(format!("GET {EVENTS}?{query} HTTP/1.0\r\n\r\n").as_bytes());
+        assert_eq!(Stream::over(conn).head.field("x-ignored"), named, "{query} over HTTP/1.0");
+    }
 }
 
 // ---- topics

@@ -168,8 +168,10 @@ impl Problem {
                     "" => "without a content type that does not begin as JSON".to_owned(),
                     given => format!("of the type {given:?}"),
                 };
-                format!("a body {what} is not read; send application/json or application/x-ndjson, \
-                     or no body and topic, type and message in the query")
+                format!(
+                    "a body {what} is not read; send application/json or application/x-ndjson, \
+                     or no body and topic, type and message in the query"
+                )
             }
             Problem::Refused(Refused::Full) => "the broker holds as many streams as it may; try again".to_owned(),
             Problem::Refused(Refused::Draining(_)) => "the broker is stopping; try again".to_owned(),
