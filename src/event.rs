@@ -226,6 +226,12 @@ fn drafts<'a>(
     }
 }
 
+/// Notes the keys of an event's JSON object that are ignored and look like known ones.
+pub fn note_keys(text: &str, ignored: &mut Ignored) {
+    // Whatever else is wrong with it is not asked here.
+    let _ = EventKeys(ignored).deserialize(&mut serde_json::Deserializer::from_str(text));
+}
+
 /// What a publisher calls its event: absent, or 1 to [`ID_MAX`] bytes.
 fn given_id(id: &str) -> Result<Option<Box<str>>, Invalid> {
     match id {

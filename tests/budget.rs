@@ -85,6 +85,77 @@ fn the_stream_budget_follows_from_the_file_limit() {
     assert_eq!(with_files(400, "--max-streams 7").stat("/max_clients"), 7);
 }
 
+/// `fanfare` with at most so many file descriptors, until it ends: its exit code, and what it printed.
+fn ended_with_files(files: u32, arguments: &str) -> (Option<i32>, String, String) {
+    let mut command = common::clean(Command::new("sh"));
+    let line = format!("ulimit -n {files} && exec \"$0\" {arguments}");
+    let output = command.args(["-c", &line, env!("CARGO_BIN_EXE_fanfare")]).output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("it prints text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+const HOW: [&str; 3] = ["ulimit -n", "LimitNOFILE=", "--ulimit nofile="];
+
+/// The lowest limit that a refusal names.
+#[track_caller]
+fn least(said: &str) -> u32 {
+    let (_, rest) = said.split_once("expected ").expect("it says what was expected");
+    rest.split(' ').next().and_then(|least| least.parse().ok()).expect("a number")
+}
+
+#[test]
+fn a_file_limit_without_room_for_streams_is_refused_and_one_with_little_is_told() {
+    let mut needed = 0;
+    for arguments in ["serve --listen 127.0.0.1:0", "--listen 127.0.0.1:0", "check"] {
+        let (code, out, said) = ended_with_files(64, arguments);
+        assert_eq!((code, &*out), (Some(64), ""), "{arguments}: {said}");
+        for named in ["64 files", "--max-streams", "1000 streams", HOW[0], HOW[1], HOW[2]] {
+            assert!(said.contains(named), "{arguments}: {named} is not said: {said}");
+        }
+        needed = least(&said);
+    }
+    assert_eq!(ended_with_files(needed - 1, "check").0, Some(64));
+    let (code, out, _) = ended_with_files(needed, "check");
+    assert!(code == Some(0) && out.contains(" room for 1 streams"), "{out}");
+
+    let server = with_files(400, "");
+    let said = server.log();
+    for named in
+        ["WARN", "400 files", &format!("room for {} streams", server.stat("/max_clients")), HOW[0], HOW[1], HOW[2]]
+    {
+        assert!(said.contains(named), "{named} is not said: {said}");
+    }
+    // As many as it names are enough for a thousand streams, and then nothing is said.
+    let (_, enough) = said.split_once("LimitNOFILE=").expect("it says how many");
+    let enough: u32 = enough.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    for (files, warned) in [(enough - 1, true), (enough, false)] {
+        let (code, out, _) = ended_with_files(files, "check");
+        assert_eq!((code, out.contains("warning:")), (Some(0), warned), "{files}: {out}");
+    }
+    assert!(!with_files(enough, "").log().contains("WARN"));
+}
+
+#[test]
+fn explicit_limits_are_taken_and_told_of_where_the_file_limit_is_lower() {
+    let server = with_files(64, "--max-streams 0");
+    assert_eq!(server.stat("/max_clients"), 0);
+    for (flags, warned) in [
+        ("--max-streams 10 --max-connections 10", false),
+        ("--max-streams 0 --max-connections 10", false),
+        ("--max-streams 390 --max-connections 10", true),
+        ("--max-streams 5000", true),
+        ("--max-connections 5000", true),
+        ("--max-streams 18446744073709551615", true),
+    ] {
+        let (code, out, _) = ended_with_files(400, &format!("check {flags}"));
+        assert_eq!(code, Some(0), "{flags}: {out}");
+        assert_eq!(out.contains("and 400 may be open"), warned, "{flags}: {out}");
+        assert_eq!(HOW.iter().all(|how| out.contains(how)), warned, "{flags}: {out}");
+        let log = with_files(400, flags).log();
+        assert_eq!(log.contains("and 400 may be open"), warned, "{flags}: {log}");
+    }
+}
+
 #[test]
 fn the_soft_file_limit_is_raised_to_the_hard_one() {
     let mut command = common::clean(Command::new("sh"));

@@ -497,6 +497,25 @@ fn publish_with_a_wrong_key_is_refused() {
 }
 
 #[test]
+fn publish_names_keys_of_lines_that_it_ignores() {
+    let server = Server::start(&[]);
+    let mut stream = server.stream("");
+    let lines = r#"{"topic":"a","type":"k","data":{"usr_id":1},"userId":"ann","id":"x-1","timestamp":"t"}
+                   {"topic":"a","type":"k","data":{},"userId":"ann","dat\u001b":1}"#;
+    let ended = run_with(ask(server.addr, &["publish", "--events"]), lines.as_bytes());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let (_, named) =
+        ended.stderr.split_once("fanfare: ignored keys that look like an event's own: ").expect("it says so");
+    assert!(named.starts_with("userId, dat") && named.lines().count() == 1 && !named.contains('\u{1b}'), "{named:?}");
+    for _ in 0..2 {
+        stream.expect("k");
+    }
+    let whole = br#"{"topic":"a","type":"k","data":{"userId":1},"user_id":"ann","id":"x-1","timestamp":"t"}"#;
+    let ended = run_with(ask(server.addr, &["publish", "--events"]), whole);
+    assert!(ended.code == Some(0) && !ended.stderr.contains("ignored"), "{ended:?}");
+}
+
+#[test]
 fn curl_publishes_json_without_being_told_a_content_type() {
     let Some(curl) = or_skip("curl itself", on_path("curl").ok_or_else(|| "there is no curl".to_owned())) else {
         return;

@@ -121,7 +121,7 @@ fn a_key_belongs_to_one_request() {
     }
     assert_no_more(&server, &mut stream);
     assert_eq!(server.stat("/idempotency/reused"), 6);
-    // What is not read makes no difference: the query beside JSON, the body beside a query.
+    // What is not read makes no difference: the query beside JSON, the content type beside a query.
     assert!(is_repeat(&server.ask(&publish("a", "application/json; charset=utf-8", "?x=1", event))));
     assert!(is_repeat(&server.ask(&publish("q", "text/html", "?topic=t&type=k", ""))));
 }

@@ -79,7 +79,7 @@ pub(super) fn run(arguments: Arguments, matches: &ArgMatches) -> Result<(), Fail
     for (what, follows) in consequences(&config, &access, files) {
         let _ = writeln!(page, "  {what:<12} {follows}");
     }
-    for warning in warnings {
+    for warning in warnings.into_iter().map(str::to_owned).chain(config.file_warning(files)) {
         let _ = writeln!(page, "\n{} {warning}", bold("warning:"));
     }
     super::print(page.as_bytes())

@@ -27,7 +27,7 @@ use super::remote::{self, ANSWER_WITHIN, Refusal, Remote};
 use super::{Failure, figures};
 use crate::client::{Client, reason};
 use crate::clock::Now;
-use crate::event::{Draft, Invalid};
+use crate::event::{self, Draft, Ignored, Invalid};
 use crate::publisher::{Figures, Publisher, Rejected};
 
 /// How it goes, and how it ends.
@@ -299,11 +299,15 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
     let began = Instant::now();
     let progress = Arc::new(Progress::start());
     let drawing = progress.clone().draw(publisher.clone(), began);
+    let mut ignored = Ignored::default();
     let published = read(&mut io::stdin().lock(), &progress, |line| {
         if refused.is_set.load(Relaxed) {
             return Ok(false);
         }
         let event = lines.event(line)?;
+        if let Lines::Events = lines {
+            event::note_keys(line, &mut ignored);
+        }
         runtime.block_on(event.send(&publisher)).map_err(|rejected| rejected.to_string())?;
         Ok(true)
     });
@@ -312,6 +316,10 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
     progress.finish();
     let _ = drawing.map(thread::JoinHandle::join);
     summary(&figures, progress.bytes.load(Relaxed), began.elapsed());
+    if !ignored.names().is_empty() {
+        let names = ignored.names().join(", ");
+        let _ = writeln!(io::stderr(), "fanfare: ignored keys that look like an event's own: {}", plain(&names));
+    }
     let why = refused.why.lock().unwrap_or_else(PoisonError::into_inner);
     let lost = figures.published - figures.accepted - figures.dropped.invalid;
     match published {

@@ -21,14 +21,8 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     // As long as there is one thread.
     let passed = Passed::take().map_err(Failure::Usage)?;
     let log = Log::start(&config).map_err(Failure::Usage)?;
-    let files_wanted = config.fanout.max_streams.saturating_add(config.server.max_connections);
-    if files_wanted > file_limit {
-        tracing::warn!(
-            file_limit,
-            max_streams = config.fanout.max_streams,
-            max_connections = config.server.max_connections,
-            "the limit on open files is lower than the limits on connections: it will be met first",
-        );
+    if let Some(warning) = config.file_warning(file_limit) {
+        tracing::warn!("{warning}");
     }
     let served = serve(config, passed).map_err(|error| match error.downcast_ref() {
         Some(Cannot::Setting(_)) => Failure::Usage(error.to_string()),

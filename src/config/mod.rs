@@ -121,6 +121,9 @@ impl Config {
         // every core, publishers wait behind the fan-out (PERFORMANCE.md, "Shards").
         let shards = count("shards", settings.shards, (cores / 2).max(1), 1, 1024)?;
         let files = Files::share_out(file_limit, shards);
+        if files.streams == 0 && settings.max_streams.is_none() {
+            return Err(no_room(file_limit, shards));
+        }
         let listen = settings.listen.map(|Address(address)| address).or(nivo.service_port.map(dual_stack));
         let production = nivo.environment.as_deref() == Some("production");
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
@@ -221,8 +224,51 @@ fn unquoted(error: &toml::de::Error, text: &str) -> String {
     format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
+/// Where the limit on open files leaves fewer streams than this, it is seldom meant so.
+const FEW_STREAMS: usize = 1000;
+
+impl Config {
+    /// What an operator should know of this limit on open files, where it leaves less room than was asked for or is
+    /// likely to be needed.
+    pub fn file_warning(&self, limit: usize) -> Option<String> {
+        let (streams, connections) = (self.fanout.max_streams, self.server.max_connections);
+        let files = Files::share_out(limit, self.fanout.shards);
+        let wanted = streams.saturating_add(connections).saturating_add(files.own);
+        if wanted > limit {
+            return Some(format!(
+                "{streams} streams and {connections} other connections (--max-streams, --max-connections) need {wanted} \
+                 open files, and {limit} may be open: connections beyond that are not accepted; {}",
+                how_to_raise(wanted)
+            ));
+        }
+        // As many as the limit leaves: nobody chose the number.
+        (streams == files.streams && (1..FEW_STREAMS).contains(&streams)).then(|| {
+            let needed = Files::needed(FEW_STREAMS, self.fanout.shards);
+            format!(
+                "{limit} files may be open, which leaves room for {streams} streams; {FEW_STREAMS} streams need {needed}: {}",
+                how_to_raise(needed)
+            )
+        })
+    }
+}
+
+/// Why it does not start.
+fn no_room(limit: usize, shards: usize) -> String {
+    let (least, needed) = (Files::needed(1, shards), Files::needed(FEW_STREAMS, shards));
+    format!(
+        "{limit} files may be open, which leaves no room for streams; expected {least} at least, and {needed} for \
+         {FEW_STREAMS} streams: {}, or say with --max-streams how many there may be",
+        how_to_raise(needed)
+    )
+}
+
+fn how_to_raise(limit: usize) -> String {
+    format!("raise it by `ulimit -n {limit}`, LimitNOFILE={limit} (systemd) or --ulimit nofile={limit} (Docker)")
+}
+
 /// How the files that may be open are shared out.
 struct Files {
+    own: usize,
     streams: usize,
     others: usize,
 }
@@ -234,7 +280,12 @@ impl Files {
         // A poll and a waker for each shard, and what the runtime and the logs need.
         let own = 48 + 2 * shards;
         let others = (limit / 32).clamp(32, 1024);
-        Files { streams: limit.saturating_sub(others + own), others }
+        Files { own, streams: limit.saturating_sub(others + own), others }
+    }
+
+    /// The lowest limit that leaves room for so many streams.
+    fn needed(streams: usize, shards: usize) -> usize {
+        (streams..).find(|&limit| Files::share_out(limit, shards).streams >= streams).unwrap_or(usize::MAX)
     }
 }
 

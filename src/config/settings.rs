@@ -75,7 +75,7 @@ settings! {
 
     ["Streams"]
 
-    /// Streams at most; one more gets 503 [default: what the limit on open files leaves].
+    /// Streams at most; one more gets 503 [default: as many as the limit on open files leaves, at least one].
     #[arg(long, env = "FANFARE_MAX_STREAMS", value_name = "N", value_parser = whole_number)]
     max_streams: usize,
     /// Topics that one stream may name [default: 64].
