@@ -94,6 +94,12 @@ fn ended_with_files(files: u32, arguments: &str) -> (Option<i32>, String, String
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+/// What a server has logged when it has started.
+fn started(server: &Server) -> String {
+    wait_until("the last line of its start", || server.log().contains("listening"));
+    server.log()
+}
+
 const HOW: [&str; 3] = ["ulimit -n", "LimitNOFILE=", "--ulimit nofile="];
 
 /// The lowest limit that a refusal names.
@@ -119,10 +125,9 @@ fn a_file_limit_without_room_for_streams_is_refused_and_one_with_little_is_told(
     assert!(code == Some(0) && out.contains(" room for 1 streams"), "{out}");
 
     let server = with_files(400, "");
-    let said = server.log();
-    for named in
-        ["WARN", "400 files", &format!("room for {} streams", server.stat("/max_clients")), HOW[0], HOW[1], HOW[2]]
-    {
+    let said = started(&server);
+    let room = format!("room for {} streams", server.stat("/max_clients"));
+    for named in ["WARN", "400 files", &room, HOW[0], HOW[1], HOW[2]] {
         assert!(said.contains(named), "{named} is not said: {said}");
     }
     // As many as it names are enough for a thousand streams, and then nothing is said.
@@ -132,7 +137,7 @@ fn a_file_limit_without_room_for_streams_is_refused_and_one_with_little_is_told(
         let (code, out, _) = ended_with_files(files, "check");
         assert_eq!((code, out.contains("warning:")), (Some(0), warned), "{files}: {out}");
     }
-    assert!(!with_files(enough, "").log().contains("WARN"));
+    assert!(!started(&with_files(enough, "")).contains("WARN"));
 }
 
 #[test]
@@ -151,7 +156,7 @@ fn explicit_limits_are_taken_and_told_of_where_the_file_limit_is_lower() {
         assert_eq!(code, Some(0), "{flags}: {out}");
         assert_eq!(out.contains("and 400 may be open"), warned, "{flags}: {out}");
         assert_eq!(HOW.iter().all(|how| out.contains(how)), warned, "{flags}: {out}");
-        let log = with_files(400, flags).log();
+        let log = started(&with_files(400, flags));
         assert_eq!(log.contains("and 400 may be open"), warned, "{flags}: {log}");
     }
 }
