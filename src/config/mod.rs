@@ -224,7 +224,7 @@ fn unquoted(error: &toml::de::Error, text: &str) -> String {
     format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
-/// Where the limit on open files leaves fewer streams than this, it is seldom meant so.
+/// A limit on open files that leaves room for fewer streams is worth a warning.
 const FEW_STREAMS: usize = 1000;
 
 impl Config {
@@ -236,8 +236,8 @@ impl Config {
         let wanted = streams.saturating_add(connections).saturating_add(files.own);
         if wanted > limit {
             return Some(format!(
-                "{streams} streams and {connections} other connections (--max-streams, --max-connections) need {wanted} \
-                 open files, and {limit} may be open: connections beyond that are not accepted; {}",
+                "{streams} streams and {connections} other connections (--max-streams, --max-connections) need \
+                 {wanted} open files, and {limit} may be open: connections beyond that are not accepted; {}",
                 how_to_raise(wanted)
             ));
         }
@@ -245,14 +245,15 @@ impl Config {
         (streams == files.streams && (1..FEW_STREAMS).contains(&streams)).then(|| {
             let needed = Files::needed(FEW_STREAMS, self.fanout.shards);
             format!(
-                "{limit} files may be open, which leaves room for {streams} streams; {FEW_STREAMS} streams need {needed}: {}",
+                "{limit} files may be open, which leaves room for {streams} streams; {FEW_STREAMS} streams need \
+                 {needed}: {}",
                 how_to_raise(needed)
             )
         })
     }
 }
 
-/// Why it does not start.
+/// Why it does not start: without a stream, a broker would refuse everybody, and only say so to them.
 fn no_room(limit: usize, shards: usize) -> String {
     let (least, needed) = (Files::needed(1, shards), Files::needed(FEW_STREAMS, shards));
     format!(
@@ -263,7 +264,9 @@ fn no_room(limit: usize, shards: usize) -> String {
 }
 
 fn how_to_raise(limit: usize) -> String {
-    format!("raise it by `ulimit -n {limit}`, LimitNOFILE={limit} (systemd) or --ulimit nofile={limit} (Docker)")
+    format!(
+        "raise the limit with `ulimit -n {limit}`, LimitNOFILE={limit} (systemd) or --ulimit nofile={limit} (Docker)"
+    )
 }
 
 /// How the files that may be open are shared out.
