@@ -807,8 +807,8 @@ fn ignored_keys_that_look_like_known_ones_are_named() {
         assert_eq!((answer.status, answer.field("x-ignored")), (200, None), "{answer:?}");
         assert_eq!(answer.json().get("ignored"), None, "{answer:?}");
     }
-    // However strange and many they are, the answer is JSON, and short. A name that no header can hold stands in the body
-    // alone.
+    // However strange and many they are, the answer is JSON, and short. A name that no header can hold stands in the
+    // body alone.
     let answer = server.post_json(r#"{"ty\"e":1,"typ\r\n":1,"t\u00ffpe":1}"#);
     assert_eq!(answer.json()["ignored"], json!(["ty\"e", "typ\r\n", "t\u{ff}pe"]));
     assert_eq!(answer.field("x-ignored").as_deref(), Some("ty\"e"));

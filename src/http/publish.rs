@@ -49,7 +49,7 @@ enum Form {
 }
 
 impl Form {
-    /// Goes by the content type. Where nobody chose one (curl sends a form's by itself), it goes by the body's beginning.
+    /// Goes by the content type; where nobody chose one (curl sends a form's by itself), by how the body begins.
     fn of(headers: &HeaderMap, body: &[u8]) -> Result<Form, Problem> {
         let given = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let essence = given.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
