@@ -68,7 +68,7 @@ impl Ignored {
     pub fn note(&mut self, name: &str, known: &[&str]) {
         let is_new = || self.0.len() < IGNORED_MAX && self.0.iter().all(|other| **other != *name);
         let is_near = || known.iter().any(|known| is_near_miss(name, known));
-        if !known.contains(&name) && is_near() && is_new() {
+        if is_new() && !known.contains(&name) && is_near() {
             self.0.push(name.into());
         }
     }

@@ -516,6 +516,44 @@ fn publish_names_keys_of_lines_that_it_ignores() {
     assert!(ended.code == Some(0) && !ended.stderr.contains("ignored"), "{ended:?}");
 }
 
+/// Takes one request, and gives this answer; it ends with the connection.
+fn answer_once(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("it comes");
+        let mut reader = BufReader::new(socket.try_clone().expect("a second handle"));
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert!(reader.read_line(&mut line).expect("a request") > 0);
+        }
+        socket.write_all(answer.as_bytes()).expect("it takes it");
+        // Until the other side closes: what it has sent is read, or it would get a reset.
+        drop(reader.read_to_end(&mut Vec::new()));
+    });
+    address
+}
+
+#[test]
+fn publish_and_tail_pass_on_what_a_broker_ignores() {
+    // Ours knows all that they send; an older one, or another, may not.
+    let publish = ask(
+        answer_once(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 44\r\n\r\n\
+             {\"id\":\"e-1\",\"ignored\":[\"user_id\",\"d\\u001b\"]}",
+        ),
+        &["publish", "a", "k", "{}", "--user", "ann"],
+    );
+    let ended = run(publish);
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "e-1\n"), "{ended:?}");
+    assert!(ended.stderr.contains(": it ignored user_id, d") && !ended.stderr.contains('\u{1b}'), "{ended:?}");
+
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Ignored: user_id\r\n\r\nid: e-1\ndata: {}\n\n";
+    let ended = run(ask(answer_once(head), &["tail", "a", "--user", "ann", "--limit", "1"]));
+    assert!(ended.code == Some(0) && ended.stderr.contains(": it ignored user_id\n"), "{ended:?}");
+}
+
 #[test]
 fn curl_publishes_json_without_being_told_a_content_type() {
     let Some(curl) = or_skip("curl itself", on_path("curl").ok_or_else(|| "there is no curl".to_owned())) else {

@@ -18,6 +18,7 @@ use crate::client::{Client, reason};
 use crate::sse::{Event, Item, Parser};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const X_IGNORED: HeaderName = HeaderName::from_static("x-ignored");
 
 /// How long to wait before coming back, where no stream has said so.
 const RETRY: Duration = Duration::from_secs(3);
@@ -35,7 +36,10 @@ const RETRY_LEAST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum News {
     /// The broker has let it in.
-    Opened,
+    Opened {
+        /// What of the request it says it has ignored.
+        ignored: Option<String>,
+    },
     /// An event has come.
     Event(Event),
     /// It was cut, and will be asked for again.
@@ -195,10 +199,12 @@ impl Follow {
         if !kind.as_ref().is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream")) {
             return Err(self.failed(&format!("it answered {kind:?}; expected a text/event-stream")));
         }
+        let ignored =
+            answer.headers().get(X_IGNORED).map(|names| String::from_utf8_lossy(names.as_bytes()).into_owned());
         let (body, parser) = (answer.into_body(), Parser::default());
         self.state = State::Open(Box::new(Open { body, parser, events: VecDeque::new(), ended: None, parting: None }));
         self.was_open = true;
-        Ok(News::Opened)
+        Ok(News::Opened { ignored })
     }
 
     fn unanswered(&mut self, why: String) -> Result<News, Failure> {

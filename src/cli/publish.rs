@@ -255,9 +255,17 @@ async fn attempt(client: &Client, headers: HeaderMap, body: Bytes) -> Result<Str
         #[derive(Deserialize)]
         struct Answer {
             id: String,
+            #[serde(default)]
+            ignored: Vec<String>,
         }
         match serde_json::from_slice(&read.to_bytes()) {
-            Ok(Answer { id }) => Ok(plain(&id).into_owned()),
+            Ok(Answer { id, ignored }) => {
+                if !ignored.is_empty() {
+                    let names = ignored.join(", ");
+                    let _ = writeln!(io::stderr(), "fanfare: {}: it ignored {}", client.base(), plain(&names));
+                }
+                Ok(plain(&id).into_owned())
+            }
             Err(error) => Err(Attempt::Final(format!("the answer is not a broker's: {error}"))),
         }
     };

@@ -157,7 +157,7 @@ impl Tail<'_> {
         let (mut seen, mut lines) = (0, String::new());
         loop {
             match follow.next().await? {
-                News::Opened => {}
+                News::Opened { ignored } => self.notices.ignored(ignored.as_deref()),
                 News::Cut { why, wait } => self.notices.cut(&why, wait),
                 News::Event(event) => match &*event.kind {
                     "heartbeat" => {}
@@ -250,6 +250,12 @@ impl Notices<'_> {
                 self.say(&format!("gap: events after {requested} {why}; it goes on after {oldest}"));
             }
             Err(_) => self.say(&format!("gap: {}", event.data)),
+        }
+    }
+
+    fn ignored(&self, names: Option<&str>) {
+        if let Some(names) = names {
+            self.say(&format!("{}: it ignored {names}", self.url));
         }
     }
 

@@ -175,7 +175,7 @@ impl Model {
     /// Takes what has happened to the stream of stats.
     pub(super) fn take(&mut self, news: News, now: Instant) {
         match news {
-            News::Opened => self.link = Link::Up,
+            News::Opened { .. } => self.link = Link::Up,
             News::Cut { why, wait } => self.link = Link::Cut { why, until: now + wait },
             News::Event(event) if event.kind == "stats" => match serde_json::from_str(&event.data) {
                 Ok(Envelope { timestamp, data }) => self.update(timestamp, data),
@@ -236,7 +236,7 @@ mod tests {
         assert!(matches!(&model.link, Link::Strange(why) if why.contains("timestamp")), "{model:?}");
         model.take(News::Cut { why: "x".to_owned(), wait: Duration::from_secs(1) }, now);
         assert!(matches!(model.link, Link::Cut { .. }));
-        model.take(News::Opened, now);
+        model.take(News::Opened { ignored: None }, now);
         assert!(matches!(model.link, Link::Up));
     }
 
