@@ -18,11 +18,11 @@ struct Run {
     took: Duration,
 }
 
-/// Runs the generator against this address, waiting a second for whatever does not come.
+/// Runs the generator against this address; it waits so many seconds for whatever does not come.
 #[track_caller]
-fn load(address: SocketAddr, arguments: &[&str]) -> Run {
+fn load(address: SocketAddr, patience: &str, arguments: &[&str]) -> Run {
     let mut command = clean(Command::new(env!("CARGO_BIN_EXE_fanfare-load")));
-    command.args(arguments).args(["--patience-s", "1", "--url", &format!("http://{address}")]);
+    command.args(arguments).args(["--patience-s", patience, "--url", &format!("http://{address}")]);
     let began = Instant::now();
     let output = command.output().expect("the generator runs");
     let said = String::from_utf8(output.stderr).expect("text") + &String::from_utf8(output.stdout).expect("text");
@@ -31,8 +31,8 @@ fn load(address: SocketAddr, arguments: &[&str]) -> Run {
 
 /// A run that fails, soon, with all of these words.
 #[track_caller]
-fn fails(address: SocketAddr, arguments: &[&str], words: &[&str]) {
-    let run = load(address, arguments);
+fn fails(address: SocketAddr, patience: &str, arguments: &[&str], words: &[&str]) {
+    let run = load(address, patience, arguments);
     assert!(!run.is_well, "{arguments:?}: {}", run.said);
     assert!(run.took < PATIENCE, "{arguments:?} took {:?}", run.took);
     let reason = run.said.lines().find(|line| line.starts_with("fanfare-load: "));
@@ -69,17 +69,17 @@ fn every_scenario_says_why_it_was_not_let_in() {
     let words = ["2 of 5 streams could not be opened", "2 answered", "too_many_streams"];
     for transport in [&[][..], &["--http2", "5"], &["--tls", &tls], &["--tls", &tls, "--http2", "1"]] {
         let idle = ["idle", "--steps", "5", "--settle-s", "0"];
-        fails(server.addr, &[&idle, transport].concat(), &words);
+        fails(server.addr, "30", &[&idle, transport].concat(), &words);
         // The seats of the run before are free when its connections have been seen to end.
         server.wait_for_clients(0);
     }
     for scenario in ["open", "paced", "burst", "ack", "resume"] {
-        fails(server.addr, &[scenario, "--streams", "5"], &words);
+        fails(server.addr, "30", &[scenario, "--streams", "5"], &words);
         server.wait_for_clients(0);
     }
     for scenario in ["topics", "users"] {
         // One stream alone is let in, and the phase that comes then is not.
-        fails(server.addr, &[scenario, "--streams", "5", "--rate", "10", "--for-s", "0.2"], &words);
+        fails(server.addr, "30", &[scenario, "--streams", "5", "--rate", "10", "--for-s", "0.2"], &words);
         server.wait_for_clients(0);
     }
 }
@@ -97,14 +97,15 @@ fn a_server_that_says_nothing_is_given_up() {
         &["--tls", &silent_tls, "--http2", "5"],
     ] {
         let idle = ["idle", "--steps", "5", "--settle-s", "0"];
-        fails(address, &[&idle, transport].concat(), &words);
+        fails(address, "1", &[&idle, transport].concat(), &words);
     }
     for scenario in ["open", "paced", "burst", "ack", "topics", "users", "resume"] {
         let words = if ["topics", "users"].contains(&scenario) { &["1 of 1 streams", "in vain"] } else { &words };
-        fails(address, &[scenario, "--streams", "5"], words);
+        fails(address, "1", &[scenario, "--streams", "5"], words);
     }
     fails(
         address,
+        "1",
         &["idle", "--steps", "9", "--settle-s", "0", "--in-flight", "4"],
         &["9 of 9", "for 4 that got no answer", "and 5 were not begun"],
     );
@@ -115,19 +116,19 @@ fn streams_that_an_http2_connection_has_no_room_for_are_told() {
     let server = Server::start(&["--http2-streams", "3"]);
     // Whether they were refused or never sent depends on whether the server's settings came first.
     let words = ["2 of 5 streams could not be opened"];
-    fails(server.addr, &["idle", "--steps", "5", "--settle-s", "0", "--http2", "5"], &words);
+    fails(server.addr, "3", &["idle", "--steps", "5", "--settle-s", "0", "--http2", "5"], &words);
 }
 
 #[test]
 fn nobody_there_is_told() {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
-    fails(address, &["burst", "--streams", "2"], &["2 of 2 streams could not be opened", "refused"]);
+    fails(address, "30", &["burst", "--streams", "2"], &["2 of 2 streams could not be opened", "refused"]);
 }
 
 #[test]
 fn a_publication_that_is_refused_is_told() {
     let server = Server::start(&["--publish-rate", "1", "--publish-burst", "5", "--limit-loopback"]);
-    fails(server.addr, &["burst", "--streams", "2", "--events", "50"], &["a publication was answered", "429"]);
+    fails(server.addr, "30", &["burst", "--streams", "2", "--events", "50"], &["a publication was answered", "429"]);
 }
 
 #[test]
@@ -155,7 +156,8 @@ fn resuming_over_tls_asks_for_the_place_where_each_stream_was() {
     let resume = |http2: &'static [&str]| {
         let server = Server::start(&TLS);
         let tls = tls(&server);
-        let run = load(server.addr, &[&["resume", "--tls", &tls, "--streams", "8", "--missed", "10"], http2].concat());
+        let run =
+            load(server.addr, "30", &[&["resume", "--tls", &tls, "--streams", "8", "--missed", "10"], http2].concat());
         assert!(run.is_well, "{http2:?}: {}", run.said);
     };
     thread::scope(|scope| {
