@@ -26,6 +26,7 @@ use crate::http::stats::{Monitor, Recent};
 use crate::limit::Limits;
 use crate::server::tls::Tls;
 use crate::server::{self, Passed, Room, Service};
+use crate::trace;
 
 /// A broker that listens and does not serve yet.
 #[derive(Debug)]
@@ -258,6 +259,7 @@ async fn age(service: Arc<Service>) {
         service.access.limits().sweep(now);
         let sources = service.sources();
         sources.note();
+        trace::held::tell(false);
         service.monitor.publish(&sources, now).await;
     }
 }

@@ -1,9 +1,13 @@
-//! Traces: a span for each request that publishes, and for each that opens a stream. There is none for a delivery: one
+//! What the process tells of itself as it goes: the limit on its log ([`held`]), and traces.
+//!
+//! Of traces: a span for each request that publishes, and for each that opens a stream. There is none for a delivery: one
 //! event has as many as there are streams.
 //!
 //! The spans are `tracing`'s, and exist only with the feature `otlp`, and then only where a collector is set (by the names
 //! of OpenTelemetry's own environment variables): a layer of the log exports them. Who sends a `traceparent` (W3C Trace Context)
 //! finds them in its own trace.
+
+pub mod held;
 
 use std::fmt::Display;
 

@@ -49,6 +49,9 @@ impl Asking<'_> {
     }
 }
 
+/// What a stream is sent: bytes, or its end and why.
+pub type Got<'a> = std::result::Result<&'a [u8], &'a str>;
+
 /// A connection, by the protocol it speaks.
 pub enum Carrier {
     Http1(Http1),
@@ -106,13 +109,13 @@ impl Carrier {
         }
     }
 
-    /// Sends what waits and reads all there is. `each` takes a stream's bytes, or nothing at its end, and gives whether to
-    /// go on with it. Gives whether the connection goes on.
+    /// Sends what waits and reads all there is. `each` takes a stream's bytes, or its end, and gives whether to go on with
+    /// it. Gives whether the connection goes on.
     pub fn drive(
         &mut self,
         buffer: &mut [u8],
         until_closed: bool,
-        mut each: impl FnMut(usize, Option<&[u8]>) -> bool,
+        mut each: impl FnMut(usize, Got<'_>) -> bool,
     ) -> io::Result<bool> {
         match self {
             Self::Http1(http1) => http1.drive(buffer, until_closed, each),
@@ -153,14 +156,14 @@ impl Http1 {
         &mut self,
         buffer: &mut [u8],
         until_closed: bool,
-        mut each: impl FnMut(usize, Option<&[u8]>) -> bool,
+        mut each: impl FnMut(usize, Got<'_>) -> bool,
     ) -> io::Result<bool> {
         self.send()?;
         loop {
             match self.wire.read(buffer) {
                 Ok(0) => return Ok(false),
                 Ok(read) => {
-                    if !each(self.stream, Some(&buffer[..read])) {
+                    if !each(self.stream, Ok(&buffer[..read])) {
                         return Ok(false);
                     }
                     if read < buffer.len() && !until_closed && self.wire.short_reads_drain() {

@@ -4,6 +4,7 @@
 //! without TLS a short read shows; that saves the call that would say `EAGAIN`.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use mio::{Events, Poll, Token};
 
 use crate::Result;
 use crate::address::Address;
-use crate::carrier::{Asking, Carrier};
+use crate::carrier::{Asking, Carrier, Got};
 use crate::clock::SendTimes;
 use crate::follower::Follower;
 use crate::publisher::Published;
+use crate::reasons::Reasons;
 use crate::tally::{Tally, latency_histogram};
 use crate::target::{Target, check_room_for, source_of};
 use crate::token::Signer;
@@ -47,6 +49,8 @@ pub struct Fleet {
     /// See [`Fleet::new`].
     batch: Duration,
     pub tally: Tally,
+    /// Why streams are over that had been open.
+    lost: Reasons,
 }
 
 /// The streams that asked for the same.
@@ -75,6 +79,15 @@ struct Launch {
     outcome: Opened,
 }
 
+/// How long to wait for something.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// While nothing of it comes.
+    pub idle: Duration,
+    /// However much of it comes.
+    pub in_all: Duration,
+}
+
 /// How the opening of streams went.
 #[derive(Debug, Clone)]
 pub struct Opened {
@@ -84,8 +97,8 @@ pub struct Opened {
     pub elapsed: u64,
     /// From just before connect until `connected` was read, with as many others in flight as were allowed.
     pub latency: Histogram<u64>,
-    /// Why the first that failed did.
-    pub error: Option<String>,
+    /// Why those failed that did.
+    pub reasons: Reasons,
 }
 
 /// What arrived against what was published.
@@ -143,6 +156,7 @@ impl Fleet {
             signer: None,
             batch,
             tally: Tally::new(times),
+            lost: Reasons::default(),
         })
     }
 
@@ -182,7 +196,14 @@ impl Fleet {
 
     /// Closes all connections, as clients that lose their network for a moment, and leaves the streams to be opened
     /// again from where each was.
-    pub fn cut(&mut self) {
+    ///
+    /// Fails where streams have no place to go on from: what they miss would never come.
+    pub fn cut(&mut self) -> Result<()> {
+        let placeless = self.streams.iter().filter(|stream| stream.follower.prefix() == 0).count();
+        if placeless > 0 {
+            let total = self.streams.len();
+            return Err(format!("{placeless} of {total} streams have no id to resume from{}", self.losses()).into());
+        }
         self.launch.waiting.clear();
         self.carriers.fill_with(|| None);
         for (index, stream) in self.streams.iter_mut().enumerate() {
@@ -192,29 +213,93 @@ impl Fleet {
             stream.follower = Follower::new(stream.follower.prefix());
             self.launch.waiting.push_back(index);
         }
+        Ok(())
     }
 
-    /// Opens all streams that wait, at most `in_flight` at a time.
-    pub fn open(&mut self, in_flight: usize, limit: Duration, mut watch: impl FnMut(&Self)) -> Result<Opened> {
+    /// Opens all streams that wait, at most `in_flight` at a time. Fails where one is refused, and where for so long
+    /// none is let in or refused, or the limit is over.
+    pub fn open(&mut self, in_flight: usize, patience: Patience, mut watch: impl FnMut(&Self)) -> Result<Opened> {
         let total = self.launch.waiting.len() as u64;
         self.launch.limit = in_flight.max(1);
         self.launch.outcome = Opened::nothing();
         self.launch.begun = self.tally.times.now();
-        let opened = self.run(limit, |fleet| {
+        let settled = |fleet: &Self| fleet.launch.outcome.streams + fleet.launch.outcome.failed;
+        let vain = self.wait(patience, settled, |fleet| {
             watch(fleet);
             fleet.launch.waiting.is_empty() && fleet.launch.in_flight == 0
         })?;
         // Streams that are cut later wait for the next call.
         self.launch.limit = 0;
         let outcome = self.launch.outcome.clone();
-        let reason = outcome.error.as_deref().unwrap_or("no reason given");
-        if !opened {
-            return Err(format!("{} of {total} streams were open after {} s", outcome.streams, limit.as_secs()).into());
+        if vain.is_none() && outcome.failed == 0 {
+            return Ok(outcome);
         }
-        if outcome.failed > 0 {
-            return Err(format!("{} of {total} streams could not be opened: {reason}", outcome.failed).into());
+        let Opened { streams, failed, reasons, .. } = &outcome;
+        let mut why = format!("{} of {total} streams could not be opened", total - streams);
+        if *failed > 0 {
+            let _ = write!(why, ": {reasons}");
         }
-        Ok(outcome)
+        if let Some(vain) = vain {
+            let (silent, waiting) = (self.launch.in_flight, self.launch.waiting.len());
+            let _ = write!(why, "; {vain} for {silent} that got no answer");
+            if waiting > 0 {
+                let _ = write!(why, ", and {waiting} were not begun");
+            }
+        }
+        Err(why.into())
+    }
+
+    /// Receives until so many events are delivered; where they do not come in time, gives what is missing.
+    pub fn deliver(
+        &mut self,
+        due: u64,
+        patience: Patience,
+        mut watch: impl FnMut(&Self),
+    ) -> Result<std::result::Result<(), String>> {
+        let vain = self.wait(
+            patience,
+            |fleet| fleet.tally.delivered,
+            |fleet| {
+                watch(fleet);
+                fleet.tally.delivered >= due
+            },
+        )?;
+        let missing = due.saturating_sub(self.tally.delivered);
+        Ok(vain.map_or(Ok(()), |vain| Err(format!("{vain} for the last {missing} of {due} events{}", self.losses()))))
+    }
+
+    /// Why streams are over that had been open, as the end of a sentence; nothing where none is.
+    pub fn losses(&self) -> String {
+        match self.lost.is_empty() {
+            true => String::new(),
+            false => format!("; of the streams that were open, {}", self.lost),
+        }
+    }
+
+    /// Receives until `done`; gives how long it waited where that was in vain, because there was no `progress`.
+    fn wait(
+        &mut self,
+        patience: Patience,
+        progress: impl Fn(&Self) -> u64,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<Option<String>> {
+        let start = Instant::now();
+        let (mut seen, mut since) = (progress(self), start);
+        loop {
+            let left =
+                patience.in_all.saturating_sub(start.elapsed()).min(patience.idle.saturating_sub(since.elapsed()));
+            if self.run(left.min(TICK), &mut done)? {
+                return Ok(None);
+            }
+            if progress(self) != seen {
+                (seen, since) = (progress(self), Instant::now());
+            } else if left.is_zero() {
+                return Ok(Some(format!("waited {:.1} s in vain", since.elapsed().as_secs_f64())));
+            }
+            if start.elapsed() >= patience.in_all {
+                return Ok(Some(format!("waited {:.1} s", start.elapsed().as_secs_f64())));
+            }
+        }
     }
 
     /// Streams opened so far in this call of [`Fleet::open`].
@@ -363,7 +448,7 @@ impl Fleet {
             return;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let driven = carrier.drive(&mut buffer, until_closed, |index, bytes| self.receive(index, bytes));
+        let driven = carrier.drive(&mut buffer, until_closed, |index, got| self.receive(index, got));
         self.buffer = buffer;
         match driven {
             Ok(true) => self.carriers[connection] = Some(carrier),
@@ -373,18 +458,21 @@ impl Fleet {
     }
 
     /// Takes what a stream was sent, or its end; gives whether it goes on.
-    fn receive(&mut self, index: usize, bytes: Option<&[u8]>) -> bool {
+    fn receive(&mut self, index: usize, got: Got<'_>) -> bool {
         let stream = &mut self.streams[index];
-        let Some(bytes) = bytes else {
-            self.lose(index, None);
-            return false;
+        let bytes = match got {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                self.lose(index, why);
+                return false;
+            }
         };
         self.tally.now = self.tally.times.now();
         let connected = stream.follower.is_connected();
         let room = &mut self.rooms[stream.room as usize];
         stream.follower.receive(bytes, &mut room.transcript, &mut self.tally);
         if stream.follower.has_ended() {
-            self.lose(index, None);
+            self.lose(index, "");
             return false;
         }
         if !connected && stream.follower.is_connected() {
@@ -401,30 +489,29 @@ impl Fleet {
         self.carriers[connection] = None;
         let many = self.transport.streams_a_connection();
         let last = self.streams.len().min((connection + 1) * many);
+        let why = error.map_or_else(|| "closed by the server".to_owned(), io::Error::to_string);
         for index in connection * many..last {
-            self.lose(index, error);
+            self.lose(index, &why);
         }
     }
 
-    /// A stream is over. One that was still being opened counts as failed.
-    fn lose(&mut self, index: usize, error: Option<&io::Error>) {
+    /// A stream is over, for this reason if it has given none itself. One that was still being opened counts as failed.
+    fn lose(&mut self, index: usize, why: &str) {
         let stream = &mut self.streams[index];
         if !std::mem::take(&mut stream.carried) {
             return;
         }
-        if !stream.follower.is_connected() {
-            let outcome = &mut self.launch.outcome;
-            self.launch.in_flight -= 1;
-            outcome.failed += 1;
-            outcome.error.get_or_insert_with(|| match error {
-                Some(error) => error.to_string(),
-                None if self.tally.refused > 0 => "answered with no stream".to_owned(),
-                None => "closed before `connected`".to_owned(),
-            });
-        }
         if !stream.follower.has_ended() {
             self.tally.ended += 1;
-            stream.follower.end();
+            stream.follower.end(why);
+        }
+        let why = stream.follower.why().unwrap_or_default();
+        if stream.follower.is_connected() {
+            self.lost.add(why);
+        } else {
+            self.launch.in_flight -= 1;
+            self.launch.outcome.failed += 1;
+            self.launch.outcome.reasons.add(why);
         }
     }
 }
@@ -438,6 +525,6 @@ impl Drop for Fleet {
 
 impl Opened {
     fn nothing() -> Self {
-        Self { streams: 0, failed: 0, elapsed: 0, latency: latency_histogram(), error: None }
+        Self { streams: 0, failed: 0, elapsed: 0, latency: latency_histogram(), reasons: Reasons::default() }
     }
 }

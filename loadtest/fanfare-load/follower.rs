@@ -11,6 +11,8 @@
 
 use std::collections::BTreeSet;
 
+use fanfare::sse::Item;
+
 use crate::parser::{Frame, Kind, Malformed, Parser};
 use crate::tally::Tally;
 use crate::transcript::{Stop, Transcript};
@@ -29,7 +31,7 @@ enum State {
     Head(Head),
     Along(Along),
     Apart(Box<Apart>),
-    Ended { received: u64 },
+    Ended { received: u64, why: Box<str> },
 }
 
 impl Follower {
@@ -54,7 +56,7 @@ impl Follower {
             State::Head(head) => head.prefix as u64,
             State::Along(along) => along.next as u64,
             State::Apart(apart) => (apart.ledger.prefix + apart.ledger.extra.len()) as u64,
-            State::Ended { received } => *received,
+            State::Ended { received, .. } => *received,
         }
     }
 
@@ -68,9 +70,21 @@ impl Follower {
         }
     }
 
-    /// The stream is over, for whatever reason.
-    pub fn end(&mut self) {
-        self.state = State::Ended { received: self.received() };
+    /// The stream is over, for this reason, and for what its last block says.
+    pub fn end(&mut self, why: &str) {
+        let why = match &self.state {
+            State::Apart(apart) => apart.bye.as_ref().map_or_else(|| why.into(), |bye| format!("{why}: {bye}").into()),
+            _ => why.into(),
+        };
+        self.state = State::Ended { received: self.received(), why };
+    }
+
+    /// Why it is over, if it is.
+    pub fn why(&self) -> Option<&str> {
+        match &self.state {
+            State::Ended { why, .. } => Some(why),
+            _ => None,
+        }
     }
 
     /// Takes what one read returned.
@@ -98,7 +112,7 @@ impl Follower {
                     self.connected = true;
                     self.state = State::Along(along);
                 }
-                Next::End => self.end(),
+                Next::End(why) => self.end(&why),
             }
         }
     }
@@ -108,7 +122,8 @@ enum Next {
     Stay,
     Along(Along),
     Apart(Box<Apart>),
-    End,
+    /// Nothing more is expected, and why.
+    End(String),
 }
 
 /// Reading the response's head.
@@ -126,26 +141,36 @@ impl Head {
             *rest = &[];
             if self.seen.len() > HEAD_LIMIT_BYTES {
                 tally.malformed += 1;
-                return Next::End;
+                return Next::End("an answer whose head has no end".to_owned());
             }
             return Next::Stay;
         };
         *rest = &rest[end + 4 - before..];
-        if !Self::opens_a_stream(&self.seen[..end]) {
+        if let Err(why) = Self::opens_a_stream(&self.seen[..end]) {
             tally.refused += 1;
-            return Next::End;
+            return Next::End(why);
         }
         Next::Apart(Box::new(Apart::new(self.prefix)))
     }
 
-    fn opens_a_stream(head: &[u8]) -> bool {
-        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    /// Fails with the status of an answer that opens none.
+    fn opens_a_stream(head: &[u8]) -> Result<(), String> {
+        let head = String::from_utf8_lossy(head);
         let mut lines = head.split("\r\n");
-        let ok = lines.next().is_some_and(|status| status.starts_with("http/1.1 200"));
-        let chunked = lines.any(|line| {
-            line.split_once(':').is_some_and(|(name, value)| name == "transfer-encoding" && value.trim() == "chunked")
-        });
-        ok && chunked
+        let status = lines.next().unwrap_or_default();
+        let field = |wanted: &str| {
+            let fields = lines.clone().filter_map(|line| line.split_once(':'));
+            fields.filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim()).next()
+        };
+        let chunked = field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+        match (status.strip_prefix("HTTP/1.1 "), field("x-refused")) {
+            (None, _) => Err("answered by what is not HTTP/1.1".to_owned()),
+            (Some(status), _) if !status.starts_with("200") => Err(format!("answered {status}")),
+            // Its block says no more.
+            (Some(_), Some(code)) => Err(refusal(code)),
+            (Some(_), None) if chunked => Ok(()),
+            (Some(status), None) => Err(format!("answered {status} without chunks")),
+        }
     }
 }
 
@@ -191,12 +216,13 @@ impl Along {
     }
 
     /// Goes back to the beginning of the event in which the bytes differ, so that the parser sees it whole.
-    fn leave(&self, transcript: &Transcript, tally: &mut Tally) -> Next {
+    fn leave(&self, transcript: &mut Transcript, tally: &mut Tally) -> Next {
         let mut apart = Box::new(Apart::new(self.next));
         apart.connected = true;
-        let mut begun = &transcript.bytes()[transcript.start_of(self.next)..self.offset];
+        let begun = transcript.bytes()[transcript.start_of(self.next)..self.offset].to_vec();
+        let mut begun = &begun[..];
         while !begun.is_empty() {
-            if let end @ Next::End = apart.take(&mut begun, transcript, tally) {
+            if let end @ Next::End(_) = apart.take(&mut begun, transcript, tally) {
                 return end;
             }
         }
@@ -210,42 +236,59 @@ struct Apart {
     parser: Parser,
     ledger: Ledger,
     connected: bool,
+    /// What its last block says of its end.
+    bye: Option<String>,
 }
 
 impl Apart {
     fn new(prefix: usize) -> Self {
-        Self { parser: Parser::default(), ledger: Ledger { prefix, extra: BTreeSet::new() }, connected: false }
+        let ledger = Ledger { prefix, extra: BTreeSet::new() };
+        Self { parser: Parser::default(), ledger, connected: false, bye: None }
     }
 
-    fn take(&mut self, rest: &mut &[u8], transcript: &Transcript, tally: &mut Tally) -> Next {
-        let Self { parser, ledger, connected } = self;
-        let mut nameless = false;
-        let read = parser.feed(rest, |frame: Frame| match (frame.kind, frame.seq) {
+    fn take(&mut self, rest: &mut &[u8], transcript: &mut Transcript, tally: &mut Tally) -> Next {
+        let Self { parser, ledger, connected, bye } = self;
+        let (mut nameless, mut refused) = (false, None);
+        let read = parser.feed(rest, |frame: Frame, item| match (frame.kind, frame.seq) {
             (Kind::Connected, _) => *connected = true,
             (Kind::Heartbeat, _) => tally.heartbeats += 1,
             (Kind::Gap, _) => tally.gaps += 1,
-            (Kind::Event, Some(seq)) => match ledger.record(seq, transcript) {
-                Arrival::Duplicate => tally.duplicates += 1,
-                arrival => {
-                    tally.out_of_order += u64::from(arrival == Arrival::OutOfOrder);
-                    tally.parsed += 1;
-                    tally.deliver(frame.number);
+            (Kind::Refused, _) => refused = Some(said(item, "code")),
+            (Kind::End, _) => *bye = Some(said(item, "reason")),
+            (Kind::Event, Some(seq)) => {
+                if let Item::Event(event) = item
+                    && ledger.is_ahead_of(transcript)
+                {
+                    transcript.append(event);
                 }
-            },
+                match ledger.record(seq, transcript) {
+                    Arrival::Duplicate => tally.duplicates += 1,
+                    arrival => {
+                        tally.out_of_order += u64::from(arrival == Arrival::OutOfOrder);
+                        tally.parsed += 1;
+                        tally.deliver(frame.number);
+                    }
+                }
+            }
             (Kind::Event, None) => nameless = true,
         });
+        if let Some(code) = refused {
+            tally.refused += 1;
+            return Next::End(refusal(&code));
+        }
         match read {
             Ok(taken) if !nameless => *rest = &rest[taken..],
-            Ok(_) | Err(Malformed(_)) => {
+            wrong => {
                 tally.malformed += 1;
-                return Next::End;
+                let why = wrong.map_or_else(|Malformed(why)| why, |_| "an event without an id");
+                return Next::End(format!("sent what is no event stream: {why}"));
             }
         }
         if parser.ended() {
             tally.ended += 1;
-            return Next::End;
+            return Next::End("ended by the server".to_owned());
         }
-        if *connected && parser.at_boundary() && ledger.extra.is_empty() {
+        if *connected && bye.is_none() && parser.at_boundary() && ledger.extra.is_empty() {
             return Next::Along(Along {
                 offset: transcript.start_of(ledger.prefix),
                 next: ledger.prefix,
@@ -254,6 +297,18 @@ impl Apart {
         }
         Next::Stay
     }
+}
+
+fn refusal(code: &str) -> String {
+    format!("answered 200 and `refused`: {code}")
+}
+
+/// What a block says under this key of its data.
+fn said(item: &Item, key: &str) -> String {
+    let Item::Event(event) = item else { return String::new() };
+    let said = serde_json::from_str(&event.data).ok();
+    let said = said.and_then(|block: serde_json::Value| Some(block["data"][key].as_str()?.to_owned()));
+    said.unwrap_or_else(|| format!("no {key} given"))
 }
 
 /// Which of a transcript's events a stream has had: the first `prefix`, and `extra` by sequence.
@@ -271,6 +326,11 @@ enum Arrival {
 }
 
 impl Ledger {
+    /// Whether it has had all of the transcript and nothing else, so that its next event is the transcript's next one.
+    fn is_ahead_of(&self, transcript: &Transcript) -> bool {
+        self.extra.is_empty() && self.prefix == transcript.entries().len()
+    }
+
     fn record(&mut self, seq: u64, transcript: &Transcript) -> Arrival {
         if transcript.prefix_has(self.prefix, seq) || self.extra.contains(&seq) {
             return Arrival::Duplicate;
@@ -387,6 +447,22 @@ mod tests {
     }
 
     #[test]
+    fn events_that_come_together_can_be_resumed_from() {
+        let text = |seq: u64| format!("event: load\ndata: {{\"data\":{{\"n\":\"{seq:08}\"}}}}\nid: e-{seq}\n\n");
+        let together = chunked(&(text(1) + &text(2)));
+        for size in 1..=together.len() {
+            let mut bench = Bench::new();
+            for stream in [&together, &together, &body(&[&chunk(1), &chunk(2)])] {
+                let follower = bench.read(0, stream, size);
+                assert_eq!((follower.received(), follower.prefix()), (2, 2), "pieces of {size}");
+                assert!(matches!(follower.state, State::Along(_)));
+            }
+            assert_eq!(bench.transcript.bytes(), body(&[&chunk(1), &chunk(2)]));
+            assert_eq!(bench.counts(), [6, 0, 0, 0, 0]);
+        }
+    }
+
+    #[test]
     fn a_resumed_stream_goes_on_where_it_was() {
         let mut bench = Bench::new();
         let (one, two, three) = (chunk(1), chunk(2), chunk(3));
@@ -400,16 +476,39 @@ mod tests {
 
     #[test]
     fn refusals_ends_and_nonsense_end_the_stream() {
-        for (bytes, refused, ended, malformed) in [
-            (&b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"[..], 1, 0, 0),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 1, 0, 0),
-            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 0, 1, 0),
-            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 0, 0, 1),
+        let block = |kind: &str, data: &str| {
+            let head = &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..];
+            [head, &chunked(&format!("event: {kind}\ndata: {{\"data\":{data}}}\n\n")), b"0\r\n\r\n"].concat()
+        };
+        let refusal = block("refused", "{\"code\":\"draining\"}");
+        let end = block("end", "{\"reason\":\"kicked\"}");
+        for (bytes, refused, ended, malformed, why) in [
+            (&b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"[..], 1, 0, 0, "answered 503 Busy"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 1, 0, 0, "answered 200 OK without chunks"),
+            (b"SSH-2.0\r\n\r\n", 1, 0, 0, "answered by what is not HTTP/1.1"),
+            (&refusal, 1, 0, 0, "answered 200 and `refused`: draining"),
+            (
+                b"HTTP/1.1 200 OK\r\nX-Refused: rate_limited\r\n\r\n",
+                1,
+                0,
+                0,
+                "answered 200 and `refused`: rate_limited",
+            ),
+            (&end, 0, 1, 0, "ended by the server: kicked"),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 0, 1, 0, "ended by the server"),
+            (
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+                0,
+                0,
+                1,
+                "sent what is no event stream: a chunk size that is not hexadecimal",
+            ),
         ] {
             let mut bench = Bench::new();
             let mut follower = Follower::new(0);
             follower.receive(bytes, &mut bench.transcript, &mut bench.tally);
             assert!(follower.has_ended() && !follower.is_connected());
+            assert_eq!(follower.why(), Some(why));
             let tally = &bench.tally;
             assert_eq!([tally.refused, tally.ended, tally.malformed], [refused, ended, malformed]);
         }

@@ -12,6 +12,7 @@ use h2::RecvStream;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use hyper::Request;
 
+use crate::carrier::Got;
 use crate::transport::Wire;
 
 /// The windows that Chromium opens, for a stream and for the connection.
@@ -88,7 +89,7 @@ impl Http2 {
     }
 
     /// See [`Carrier::drive`](crate::carrier::Carrier::drive).
-    pub fn drive(&mut self, each: &mut impl FnMut(usize, Option<&[u8]>) -> bool) -> io::Result<bool> {
+    pub fn drive(&mut self, each: &mut impl FnMut(usize, Got<'_>) -> bool) -> io::Result<bool> {
         let mut cx = Context::from_waker(Waker::noop());
         if !self.greet(&mut cx)? {
             return Ok(true);
@@ -152,10 +153,10 @@ impl Http2 {
         Ok(sent)
     }
 
-    fn receive(&mut self, index: usize, each: &mut impl FnMut(usize, Option<&[u8]>) -> bool) {
+    fn receive(&mut self, index: usize, each: &mut impl FnMut(usize, Got<'_>) -> bool) {
         let Some(stream) = self.streams.get_mut(&index) else { return };
         let mut cx = Context::from_waker(&stream.waker);
-        loop {
+        let end = loop {
             self.chunks.clear();
             match &mut stream.answer {
                 Answer::Awaited(response) => match Pin::new(response).poll(&mut cx) {
@@ -166,7 +167,7 @@ impl Http2 {
                         let _ = write!(self.chunks, "HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n\r\n");
                         stream.answer = Answer::Body(response.into_body());
                     }
-                    Poll::Ready(Err(_)) => break,
+                    Poll::Ready(Err(error)) => break error.to_string(),
                 },
                 Answer::Body(body) => match body.poll_data(&mut cx) {
                     Poll::Pending => return,
@@ -175,16 +176,17 @@ impl Http2 {
                         let _ = body.flow_control().release_capacity(data.len());
                         chunk_events(&data, &mut self.chunks);
                     }
-                    Poll::Ready(Some(Err(_)) | None) => break,
+                    Poll::Ready(Some(Err(error))) => break error.to_string(),
+                    Poll::Ready(None) => break "ended by the server".to_owned(),
                 },
             }
-            if !each(index, Some(&self.chunks)) {
+            if !each(index, Ok(&self.chunks)) {
                 self.streams.remove(&index);
                 return;
             }
-        }
+        };
         self.streams.remove(&index);
-        each(index, None);
+        each(index, Err(&end));
     }
 }
 

@@ -24,6 +24,7 @@ mod plain;
 mod process;
 mod progress;
 mod publisher;
+mod reasons;
 mod report;
 mod scenario;
 mod suite;
@@ -133,7 +134,7 @@ impl Command {
 }
 
 impl<A: Args> Against<A> {
-    /// Fails if events were lost or repeated: a figure of a run that was not right is worth nothing.
+    /// Fails if events were lost or repeated, or streams: a figure of a run that was not right is worth nothing.
     fn run(self, scenario: fn(A) -> Scenario) -> Result<()> {
         let mut progress = Progress::new();
         let report = scenario(self.scenario).run(&self.target, &mut progress)?;
@@ -149,6 +150,10 @@ impl<A: Args> Against<A> {
             }
             None => print!("{}", report.table()),
         }
-        if report.is_clean() { Ok(()) } else { Err("not every stream got every event once and in order".into()) }
+        match report.is_clean() {
+            true => Ok(()),
+            false if report.unmet.is_empty() => Err("not every stream got every event once and in order".into()),
+            false => Err(report.unmet.join("; ").into()),
+        }
     }
 }

@@ -20,6 +20,10 @@ pub enum Kind {
     Connected,
     Heartbeat,
     Gap,
+    /// Instead of a stream: why there is none.
+    Refused,
+    /// The last block of a stream: why it ends.
+    End,
     Event,
 }
 
@@ -29,6 +33,8 @@ impl Kind {
             b"connected" => Self::Connected,
             b"heartbeat" => Self::Heartbeat,
             b"gap" => Self::Gap,
+            b"refused" => Self::Refused,
+            b"end" => Self::End,
             _ => Self::Event,
         }
     }
@@ -72,11 +78,11 @@ pub struct Parser {
 impl Parser {
     /// Reads until the next boundary (a chunk's end with no event begun), or until `input` is used up, and returns how
     /// many bytes it took. Stopping there lets the caller go back to comparing.
-    pub fn feed(&mut self, input: &[u8], mut on_frame: impl FnMut(Frame)) -> Result<usize, Malformed> {
+    pub fn feed(&mut self, input: &[u8], mut on_frame: impl FnMut(Frame, &Item)) -> Result<usize, Malformed> {
         let mut rest = input;
         while !rest.is_empty() && !self.ended() {
             let text = self.chunks.next(&mut rest)?;
-            let fed = self.events.feed(text, |item| on_frame(Frame::of(item)));
+            let fed = self.events.feed(text, |item| on_frame(Frame::of(&item), &item));
             fed.map_err(|sse::TooLong| Malformed("an event or a line without end"))?;
             if self.at_boundary() {
                 break;
@@ -183,12 +189,12 @@ impl ChunkDecoder {
 }
 
 impl Frame {
-    fn of(item: Item) -> Frame {
+    fn of(item: &Item) -> Frame {
         match item {
             Item::Comment => Frame { kind: Kind::Heartbeat, seq: None, number: None },
             Item::Event(Event { kind, data, id }) => Frame {
                 kind: Kind::of(kind.as_bytes()),
-                seq: id.and_then(|id| Some(split_id(id.as_bytes())?.1)),
+                seq: id.as_ref().and_then(|id| Some(split_id(id.as_bytes())?.1)),
                 number: number_in(data.as_bytes()),
             },
         }
@@ -213,7 +219,7 @@ pub mod tests {
         for piece in pieces {
             let mut rest = *piece;
             while !rest.is_empty() && !parser.ended() {
-                let taken = parser.feed(rest, |frame| frames.push(frame))?;
+                let taken = parser.feed(rest, |frame, _| frames.push(frame))?;
                 rest = &rest[taken..];
             }
         }

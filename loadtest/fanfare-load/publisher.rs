@@ -2,7 +2,7 @@
 //! the next. That is how a service publishes, and the time between the two is the acknowledgement's latency.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +17,6 @@ use crate::clock::{SendTimes, rfc3339, unix_now};
 use crate::parser::split_id;
 use crate::tally::latency_histogram;
 
-/// A server that does not answer for so long is given up.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-
 /// What to publish.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -32,6 +29,8 @@ pub struct Plan {
     /// An event's size on the wire with its chunk framing, in bytes; reached by padding, so no less than about 200.
     pub event_bytes: usize,
     pub connections: usize,
+    /// A server that does not answer for so long is given up.
+    pub patience: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,19 +57,26 @@ pub struct Published {
 
 pub struct Publisher {
     threads: Vec<JoinHandle<Result<Published>>>,
+    answered: Arc<AtomicU64>,
 }
 
 impl Publisher {
     pub fn start(plan: &Plan, times: &Arc<SendTimes>) -> Result<Self> {
         let next = Arc::new(AtomicU64::new(plan.first_number));
+        let answered = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
         for _ in 0..plan.connections {
-            let connection = Connection::open(plan.server)?;
+            let connection = Connection::open(plan.server, plan.patience, Arc::clone(&answered))?;
             let (plan, times, next) = (plan.clone(), Arc::clone(times), Arc::clone(&next));
             let work = move || publish(&plan, connection, &times, &next);
             threads.push(std::thread::Builder::new().name("publisher".into()).spawn(work)?);
         }
-        Ok(Self { threads })
+        Ok(Self { threads, answered })
+    }
+
+    /// How many events have been acknowledged so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub fn is_finished(&self) -> bool {
@@ -193,29 +199,40 @@ impl Request {
 struct Connection {
     socket: TcpStream,
     answer: Vec<u8>,
+    /// Over all connections.
+    answered: Arc<AtomicU64>,
 }
 
 impl Connection {
-    fn open(server: SocketAddr) -> Result<Self> {
-        let socket = TcpStream::connect_timeout(&server, ANSWER_LIMIT)
+    fn open(server: SocketAddr, patience: Duration, answered: Arc<AtomicU64>) -> Result<Self> {
+        let socket = TcpStream::connect_timeout(&server, patience)
             .map_err(|error| format!("no publisher's connection to {server}: {error}"))?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-        Ok(Self { socket, answer: Vec::new() })
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        Ok(Self { socket, answer: Vec::new(), answered })
     }
 
     /// Sends one request, reads its answer, and returns the event's sequence.
     fn exchange(&mut self, request: &[u8]) -> Result<u64> {
-        self.socket.write_all(request)?;
+        let began = Instant::now();
+        let nothing = |error: io::Error| match error.kind() {
+            ErrorKind::WouldBlock => {
+                format!("waited {:.1} s in vain for the answer to a publication", began.elapsed().as_secs_f64())
+            }
+            _ => format!("no answer to a publication: {error}"),
+        };
+        self.socket.write_all(request).map_err(nothing)?;
         self.answer.clear();
         let mut piece = [0; 4096];
         loop {
-            let read = self.socket.read(&mut piece).map_err(|error| format!("no answer to a publication: {error}"))?;
+            let read = self.socket.read(&mut piece).map_err(nothing)?;
             if read == 0 {
                 return Err("the server closed the publisher's connection".into());
             }
             self.answer.extend_from_slice(&piece[..read]);
             if let Some(body) = whole_body(&self.answer)? {
+                self.answered.fetch_add(1, Ordering::Relaxed);
                 return sequence_in(body);
             }
         }

@@ -12,6 +12,9 @@ pub struct Report {
     /// The arguments it ran with.
     pub parameters: Value,
     pub figures: Figures,
+    /// What was waited for in vain, or ended before its time: sentences without a full stop.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
 }
 
 /// In the order in which they were put; a figure that could not be measured is `null`.
@@ -20,7 +23,8 @@ pub struct Figures(Vec<(String, Value)>);
 
 impl Report {
     pub fn new(scenario: &'static str, parameters: &impl Serialize) -> Self {
-        Self { scenario, parameters: serde_json::to_value(parameters).unwrap_or_default(), figures: Figures::default() }
+        let parameters = serde_json::to_value(parameters).unwrap_or_default();
+        Self { scenario, parameters, figures: Figures::default(), unmet: Vec::new() }
     }
 
     /// Sets a figure; floats are kept to three decimals.
@@ -51,10 +55,10 @@ impl Report {
         self.figures.0.iter().find(|(known, _)| known == name)?.1.as_f64()
     }
 
-    /// No figure says that events were lost, repeated, reordered or invented.
+    /// No figure says that events were lost, repeated, reordered or invented, and nothing was waited for in vain.
     pub fn is_clean(&self) -> bool {
         let clean = |name: &str| name == "clean" || name.ends_with("_clean");
-        self.figures.0.iter().all(|(name, value)| !clean(name) || value == &Value::Bool(true))
+        self.unmet.is_empty() && self.figures.0.iter().all(|(name, value)| !clean(name) || value == &Value::Bool(true))
     }
 
     /// Two columns, the figures right-aligned.

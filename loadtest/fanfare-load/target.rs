@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -23,7 +24,19 @@ pub struct Target {
     #[command(flatten)]
     #[serde(flatten)]
     pub transport: Transport,
+
+    /// Seconds to wait while nothing comes of what is waited for: an answer, a stream, an event
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = patience)]
+    pub patience_s: Duration,
 }
+
+fn patience(seconds: &str) -> std::result::Result<Duration, String> {
+    let span = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    span.filter(|span| !span.is_zero()).ok_or_else(|| "expected seconds, more than 0".to_owned())
+}
+
+/// What is waited unless it is said.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Target {
     /// The process as given, or the one that listens at the address. `None` leaves CPU and memory blank.

@@ -7,6 +7,8 @@
 
 use std::collections::HashSet;
 
+use fanfare::sse::Event;
+
 use crate::parser::{Kind, number_in, split_id};
 
 /// A chunk larger than this is left to the parser rather than waited for.
@@ -58,6 +60,15 @@ impl Transcript {
                 Chunk::Event { .. } | Chunk::Other => return (taken, Stop::Different),
             }
         }
+    }
+
+    /// Appends an event that was read by the parser, as the chunk that it is where it comes alone. Without this, a
+    /// transcript would stay behind for ever where all streams get several events in one chunk.
+    pub fn append(&mut self, event: &Event) {
+        let Event { kind, data, id: Some(id) } = event else { return };
+        let text = format!("event: {kind}\ndata: {data}\nid: {id}\n\n");
+        // What cannot be written like this (data of several lines) is not taken, and stays with the parser.
+        self.extend(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes());
     }
 
     fn continues_with(&mut self, epoch: &[u8], seq: u64) -> bool {
@@ -206,6 +217,22 @@ pub mod tests {
                 String::from_utf8_lossy(&bytes)
             );
         }
+    }
+
+    #[test]
+    fn a_parsed_event_is_the_chunk_that_it_would_have_been() {
+        let event = |seq: u64, data: &str| Event {
+            kind: "load".to_owned(),
+            data: data.to_owned(),
+            id: Some(format!("e-{seq}")),
+        };
+        let mut transcript = Transcript::default();
+        transcript.append(&event(3, "{\"data\":{\"n\":\"00000003\"}}"));
+        assert_eq!(transcript.bytes(), chunk(3));
+        transcript.append(&event(3, "{}"));
+        transcript.append(&event(4, "two\nlines"));
+        transcript.append(&Event { id: None, ..event(4, "{}") });
+        assert_eq!(transcript.bytes(), chunk(3), "not the next one, or not to be written in three lines");
     }
 
     #[test]

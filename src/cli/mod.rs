@@ -7,6 +7,7 @@
 mod check;
 mod figures;
 mod follow;
+mod lines;
 mod look;
 mod manual;
 mod publish;

@@ -9,6 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use super::Failure;
+use super::lines::Lines;
 use crate::app::{App, Cannot};
 use crate::config::{Config, Flags, LogFormat};
 use crate::process::raise_file_limit;
@@ -92,8 +93,15 @@ impl Log {
         let filter = filter.add_directive(KEPT_QUIET.parse().map_err(|error| wrong(&error))?);
         let lines = fmt::layer().with_writer(std::io::stderr);
         let lines = match config.log_format {
-            LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
-            LogFormat::Json => lines.json().with_filter(filter).boxed(),
+            LogFormat::Text => {
+                let ansi = std::io::stderr().is_terminal();
+                let format = Lines { format: fmt::format().with_ansi(ansi), is_json: false };
+                lines.with_ansi(ansi).event_format(format).with_filter(filter).boxed()
+            }
+            LogFormat::Json => {
+                let format = Lines { format: fmt::format().json(), is_json: true };
+                lines.json().event_format(format).with_filter(filter).boxed()
+            }
         };
         let log = tracing_subscriber::registry().with(lines);
         #[cfg(not(feature = "otlp"))]
@@ -111,6 +119,7 @@ impl Log {
 
     /// To be called last of all.
     fn end(self) {
+        crate::trace::held::tell(true);
         #[cfg(feature = "otlp")]
         if let Some(spans) = self.spans {
             spans.shut_down();

@@ -49,11 +49,14 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn process(&self, page: &mut Page<'_>) -> Result<(), Error> {
-        let Figures { usage, started, draining, .. } = &self.figures;
+        let Figures { usage, started, draining, log_held_back, .. } = &self.figures;
         page.family("fanfare_build", "What runs.", MetricType::Info, |metric| {
             metric.encode_info(&[("version", VERSION)])
         })?;
         page.gauge("fanfare_draining", "1 while the broker is stopping.", i64::from(*draining))?;
+        let help =
+            "Lines of the log held back, since their place in the program had written one within the last minute.";
+        page.counters("fanfare_log_held_back", help, "level", *log_held_back)?;
         let started = started.unix_ns() as f64 / 1e9;
         page.gauge("process_start_time_seconds", "When the process started, since 1970.", started)?;
         if let Some(seconds) = usage.cpu_seconds {
@@ -157,13 +160,15 @@ impl Scrape {
     }
 
     fn requests(&self, page: &mut Page<'_>) -> Result<(), Error> {
-        let Figures { limits, accepted, exhausted, exchanges, slow_heads, problems, .. } = &self.figures;
+        let Figures { limits, accepted, exhausted, exchanges, slow_heads, http2_errors, problems, .. } = &self.figures;
         page.counter("fanfare_connections_accepted", "Connections accepted.", *accepted)?;
         let help = "Times that accepting failed for want of files or memory.";
         page.counter("fanfare_accept_exhausted", help, *exhausted)?;
         page.gauge("fanfare_requests_in_progress", "Requests being answered.", *exchanges as f64)?;
         let help = "Connections closed because a request's head did not come in time.";
         page.counter("fanfare_slow_heads", help, *slow_heads)?;
+        let help = "Connections of HTTP/2 that ended by an error of the protocol, floods included.";
+        page.counter("fanfare_http2_errors", help, *http2_errors)?;
         let problems = problems.iter().map(|(code, n)| (*code, *n));
         page.counters("fanfare_requests_refused", "Requests refused, by the code of the answer.", "code", problems)?;
         let by_limit = [

@@ -213,7 +213,7 @@ async fn drive<C, E>(
     permit: OwnedSemaphorePermit,
 ) where
     C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
+    E: std::error::Error + 'static,
 {
     let mut deadline = pin!(sleep_until(Instant::now() + config.head_timeout));
     let mut stopping = service.stopping.subscribe();
@@ -227,6 +227,9 @@ async fn drive<C, E>(
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 if let Err(error) = result {
                     tracing::debug!(%error, "connection ended");
+                    if protocol == Protocol::Http2 {
+                        service.counts.count_http2_error(&error);
+                    }
                 }
                 return Poll::Ready(false);
             }

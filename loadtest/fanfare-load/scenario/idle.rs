@@ -64,8 +64,7 @@ pub fn run(args: &IdleArgs, run: &mut Run) -> Result<()> {
         run.report.put("bytes_per_additional_stream", marginal);
     }
     hold(seconds(args.hold_s), run, &mut fleet)?;
-    let lost = fleet.tally.ended + fleet.tally.malformed;
-    run.report.put("streams_lost", lost);
+    run.put_lost(&fleet);
     Ok(())
 }
 

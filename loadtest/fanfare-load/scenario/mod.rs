@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::address::Address;
 use crate::clock::SendTimes;
-use crate::fleet::{Fleet, Opened, Verdict};
+use crate::fleet::{Fleet, Opened, Patience, Verdict};
 use crate::process::{Memory, Process};
 use crate::progress::Progress;
 use crate::publisher::{Pace, Plan, Published, Publisher};
@@ -172,9 +172,28 @@ impl Run<'_> {
     fn open(&mut self, fleet: &mut Fleet, in_flight: usize) -> Result<Opened> {
         self.progress.phase("opening streams");
         let progress = &mut *self.progress;
-        fleet.open(in_flight, OPEN_LIMIT, |fleet| {
+        fleet.open(in_flight, Patience { idle: self.target.patience_s, in_all: OPEN_LIMIT }, |fleet| {
             progress.update(|| format!("{} open", fleet.opened()));
         })
+    }
+
+    /// Receives until so many events are delivered; says in the report what did not come.
+    fn deliver(&mut self, fleet: &mut Fleet, due: u64) -> Result<bool> {
+        let progress = &mut *self.progress;
+        let patience = Patience { idle: self.target.patience_s, in_all: DRAIN_LIMIT };
+        let came = fleet.deliver(due, patience, |fleet| show_delivered(progress, fleet))?;
+        let is_all = came.is_ok();
+        self.report.unmet.extend(came.err());
+        Ok(is_all)
+    }
+
+    /// Says in the report where streams are over that nobody asked to end.
+    fn put_lost(&mut self, fleet: &Fleet) {
+        let lost = fleet.tally.ended + fleet.tally.malformed;
+        self.report.put("streams_lost", lost);
+        if lost > 0 {
+            self.report.unmet.push(format!("{lost} streams were to stay open{}", fleet.losses()));
+        }
     }
 
     /// Waits until the server is at rest, so that what comes next is measured alone. Says in the report if it never was.
@@ -206,11 +225,7 @@ impl Run<'_> {
         let published = self.publish(fleet, plan, limit)?;
         let expected = rooms.expected(&published);
         let due: u64 = expected.iter().zip(&rooms.streams).map(|(events, &streams)| events * streams).sum();
-        let progress = &mut *self.progress;
-        fleet.run(DRAIN_LIMIT, |fleet| {
-            show_delivered(progress, fleet);
-            fleet.tally.delivered >= due
-        })?;
+        self.deliver(fleet, due)?;
         let elapsed = fleet.tally.last_delivery.saturating_sub(published.first_request);
         fleet.run(LINGER, |_| false)?;
         Ok(Flow {
@@ -233,7 +248,9 @@ impl Run<'_> {
             publisher.is_finished()
         })?;
         if !finished {
-            return Err(format!("publishing was not over after {} s", limit.as_secs()).into());
+            let (seconds, answered) = (limit.as_secs_f64(), publisher.answered());
+            let why = format!("waited {seconds:.1} s for the publishing to end: {answered} events were acknowledged");
+            return Err(why.into());
         }
         publisher.join()
     }
@@ -318,6 +335,7 @@ impl Rooms {
             pace,
             event_bytes: events.event_bytes,
             connections: 1,
+            patience: target.patience_s,
         }
     }
 

@@ -40,7 +40,7 @@ pub fn run(args: &OpenArgs, run: &mut Run) -> Result<()> {
     report.put("opens_per_s", opened.streams as f64 * 1e9 / opened.elapsed as f64);
     report.put("server_cpu_us_per_open", cpu.map(|cpu| cpu as f64 / 1e3 / streams as f64));
     report.put("server_memory_bytes_per_stream", resident);
-    report.put("streams_lost", fleet.tally.ended + fleet.tally.malformed);
     report.put_latency("open", &opened.latency);
+    run.put_lost(&fleet);
     Ok(())
 }

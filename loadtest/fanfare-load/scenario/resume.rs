@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::{BATCH_US, DRAIN_LIMIT, Events, IN_FLIGHT, Rooms, Run};
 use crate::Result;
 use crate::publisher::Pace;
-use crate::report::human;
 
 /// Published before the cut, so that every stream has an id to resume from.
 const FIRST_EVENTS: u64 = 10;
@@ -43,9 +42,15 @@ pub fn run(args: &ResumeArgs, run: &mut Run) -> Result<()> {
     run.open(&mut fleet, IN_FLIGHT)?;
     let first = Pace::AsAcknowledged { events: FIRST_EVENTS };
     let mut plan = rooms.plan(run.target, first, args.events);
-    let mut published = run.flow(&mut fleet, &plan, &rooms, DRAIN_LIMIT)?.published;
+    let flow = run.flow(&mut fleet, &plan, &rooms, DRAIN_LIMIT)?;
+    if !flow.verdict.is_clean() {
+        let mut why = vec!["not every stream got every event that was published before the cut".to_owned()];
+        why.append(&mut run.report.unmet);
+        return Err(why.join(": ").into());
+    }
+    let mut published = flow.published;
 
-    fleet.cut();
+    fleet.cut()?;
     run.settle(&mut fleet)?;
     plan.first_number = FIRST_EVENTS;
     plan.pace = Pace::AsAcknowledged { events: args.missed };
@@ -56,15 +61,11 @@ pub fn run(args: &ResumeArgs, run: &mut Run) -> Result<()> {
     let before = run.server.memory();
     let mark = run.server.mark();
     let had = fleet.tally.delivered;
-    let due = had + streams as u64 * args.missed;
+    let due = streams as u64 * events;
     let begun = fleet.tally.times.now();
     let opened = run.open(&mut fleet, args.in_flight.unwrap_or(streams))?;
     run.progress.phase("catching up");
-    let progress = &mut *run.progress;
-    let caught_up = fleet.run(DRAIN_LIMIT, |fleet| {
-        progress.update(|| format!("{} delivered", human((fleet.tally.delivered - had) as f64)));
-        fleet.tally.delivered >= due
-    })?;
+    let caught_up = run.deliver(&mut fleet, due)?;
     let elapsed = fleet.tally.last_delivery.saturating_sub(begun) as f64 / 1e9;
     run.settle(&mut fleet)?;
     let cpu = run.server.cpu_since(mark.as_ref());

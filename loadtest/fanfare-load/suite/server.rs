@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::Result;
-use crate::target::Target;
+use crate::target::{PATIENCE, Target};
 use crate::transport::Transport;
 
 /// A server that has not said where it listens by then does not start.
@@ -65,7 +65,8 @@ impl Server {
     }
 
     pub fn target(&self) -> Target {
-        Target { url: self.address, pid: Some(self.child.id()), transport: Transport::default() }
+        let pid = Some(self.child.id());
+        Target { url: self.address, pid, transport: Transport::default(), patience_s: PATIENCE }
     }
 }
 

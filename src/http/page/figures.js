@@ -114,6 +114,7 @@ const lists = [
     ...named('limits', s.limits).filter(([name]) => name !== 'addresses'),
     ['connections, for want of files', s.connections.refused_exhausted],
     ['heads too slow', s.connections.slow_heads],
+    ['HTTP/2 broken', s.connections.http2_errors],
   ], 'all'],
   ['Requests refused', (s) => Object.entries(s.problems), 'all'],
   ['Repeats', (s) => named('idempotency', s.idempotency), ['evicted']],

@@ -15,6 +15,7 @@ use crate::http::idempotency::{self, Answers};
 use crate::limit::{LimitTotals, Limits};
 use crate::log::{Held, TopicFigures};
 use crate::process::Usage;
+use crate::trace::held;
 
 /// The time over which rates and latencies are taken.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -74,6 +75,10 @@ pub struct Figures {
     pub exchanges: usize,
     /// Connections closed because a request's head did not arrive in time.
     pub slow_heads: u64,
+    /// Connections of HTTP/2 that ended by an error of the protocol.
+    pub http2_errors: u64,
+    /// Lines of the log that were held back, by level.
+    pub log_held_back: [(&'static str, u64); 3],
     /// How long publishes took.
     pub publishes: Observed,
     /// Requests refused, by the code of their answer.
@@ -203,6 +208,8 @@ impl Sources<'_> {
             exhausted: counts.exhausted.load(Relaxed),
             exchanges: counts.exchanges.load(Relaxed),
             slow_heads: counts.slow_heads.load(Relaxed),
+            http2_errors: counts.http2_errors.load(Relaxed),
+            log_held_back: held::figures(),
             publishes: sample.publishes,
             problems: counts.problems.all(),
             tls: self.tls,

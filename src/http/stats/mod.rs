@@ -104,6 +104,7 @@ struct Connections {
     accepted: u64,
     refused_exhausted: u64,
     slow_heads: u64,
+    http2_errors: u64,
     requests: usize,
 }
 
@@ -199,6 +200,7 @@ impl Stats {
                 accepted: figures.accepted,
                 refused_exhausted: figures.exhausted,
                 slow_heads: figures.slow_heads,
+                http2_errors: figures.http2_errors,
                 requests: figures.exchanges,
             },
             tls: figures.tls,
