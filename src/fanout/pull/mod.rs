@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::stream::{CloseReason, NO_LIMIT};
 use super::{Command, Link, sync};
 use crate::clock::Now;
-use crate::frame::{self, Frame, Framing, GapReason};
+use crate::frame::{self, Framing, GapReason, HeartbeatStyle};
 use crate::log::{Event, Interest, Log, Read};
 
 pub(super) use signals::{End, Pull};
@@ -116,9 +116,10 @@ impl Puller {
             if self.cursor >= head {
                 return match (end, heartbeat) {
                     (Some(End { reason, retry_ms }), _) => self.end(reason, retry_ms),
-                    (None, Some(frame)) => {
+                    (None, Some(style)) => {
                         self.link.pulled.add_heartbeat();
-                        self.give(frame.share(Framing::Plain, 0))
+                        let heartbeat = frame::heartbeat(style, self.log.id(self.cursor), Now::read());
+                        self.give(heartbeat.share(Framing::Plain, 0))
                     }
                     (None, None) => Poll::Pending,
                 };
