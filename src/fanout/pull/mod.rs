@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
 use super::{Command, Link, sync};
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::frame::{self, Framing, GapReason, HeartbeatStyle};
 use crate::log::{Event, Interest, Log, Read};
 
@@ -185,7 +185,7 @@ impl Puller {
         }
         self.link.pulled.add_delivered(delivered as u64);
         if let Some(oldest) = events[..delivered].first().filter(|oldest| oldest.seq > self.live_from) {
-            self.link.pulled.add_wait(Now::read().since(oldest.accepted));
+            self.link.pulled.add_wait(Steady::read().since(oldest.accepted));
         }
         bytes
     }

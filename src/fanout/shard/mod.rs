@@ -41,7 +41,7 @@ use super::counters::bump;
 use super::stream::{Replay, State, Stream};
 use super::wheel::Wheel;
 use super::{Command, FanoutConfig, Link};
-use crate::clock::Now;
+use crate::clock::Steady;
 use crate::log::{Event, Log};
 
 use ending::{DRAIN_STEP, Drain};
@@ -96,7 +96,7 @@ pub(super) struct Shard {
     /// What has been taken out of the link's inbox and waits for its turn.
     inbox: VecDeque<Command>,
     /// How many writes of this turn had as their oldest event one that was accepted then.
-    written: Vec<(Now, u64)>,
+    written: Vec<(Steady, u64)>,
     scratch: Scratch,
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::counters::bump;
 use super::super::stream::{CloseReason, Replay, Sent, State, Stream};
 use super::Shard;
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::frame::{self, Frame, HeartbeatStyle};
 
 /// A heartbeat as it was made for a place in a tick.
@@ -58,7 +58,7 @@ impl Shard {
         let counters = &self.link.counters;
         counters.turns.observe(begun.elapsed(), 1);
         if !self.written.is_empty() {
-            let now = Now::read();
+            let now = Steady::read();
             for (accepted, writes) in self.written.drain(..) {
                 counters.waited.observe(now.since(accepted), writes);
             }
@@ -78,7 +78,7 @@ impl Shard {
     /// Calls on the stream at this tick, or when its time to listen is over if that is before.
     pub(super) fn schedule(&mut self, key: u32, tick: u64) {
         let tick = match self.streams.get(key as usize).and_then(Stream::expires) {
-            Some(expires) => tick.min(self.now + self.ticker.ticks(expires.since(Now::read()))),
+            Some(expires) => tick.min(self.now + self.ticker.ticks(Now::read().until(expires))),
             None => tick,
         };
         self.wheel.schedule(key, tick);
