@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::event::Draft;
 use crate::fanout::{
     Arrival, DrainPlan, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals,
@@ -50,7 +50,7 @@ pub enum Start<'a> {
     /// With what is kept since a moment, at most so many of the newest events; at least one of the two is given.
     Kept {
         /// The moment, and how it was written.
-        since: Option<(Now, &'a str)>,
+        since: Option<(Steady, &'a str)>,
         /// The number of events.
         last: Option<usize>,
     },
@@ -249,7 +249,7 @@ impl Broker {
 
     /// How far behind a cursor is: in events, of all topics, and since when the first of them has waited.
     pub fn lag(&self, cursor: u64, now: Now) -> (u64, Duration) {
-        let waited = self.log.accepted_after(cursor).map_or(Duration::ZERO, |accepted| now.since(accepted));
+        let waited = self.log.accepted_after(cursor).map_or(Duration::ZERO, |accepted| now.steady().since(accepted));
         (self.log.head().saturating_sub(cursor), waited)
     }
 

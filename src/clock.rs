@@ -1,31 +1,125 @@
-//! Wall-clock time, read once where a request or a tick begins and handed down from there.
+//! Time, read once where a request or a tick begins and handed down from there.
+//!
+//! There are two clocks. The wall clock is the one in which people give moments: the expiry of a token, `since=` with a
+//! date. Somebody may set it, and then it jumps. Ages are measured by the steady clock, which never does: how long an
+//! event is kept, how fast somebody publishes.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// A moment of wall-clock time: nanoseconds since 1970.
+/// A moment on the steady clock, which is the system's monotonic one: it says how long ago something was, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Now {
-    unix_ns: u64,
+pub struct Steady {
+    ns: u64,
 }
 
-impl Now {
-    /// Reads the clock.
-    pub fn read() -> Now {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) }
+impl Steady {
+    /// Reads the clock. It counts from what the wall clock said when it was first read, so that the numbers are never
+    /// near 0, however early they are counted back to.
+    pub fn read() -> Steady {
+        static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), unix_ns()));
+        let (started, unix_ns) = *START;
+        let passed = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Steady { ns: unix_ns.saturating_add(passed) }
     }
 
-    /// A moment given in milliseconds since 1970, as the log keeps it.
-    pub const fn from_unix_ms(ms: u64) -> Now {
-        Now { unix_ns: ms.saturating_mul(1_000_000) }
+    /// A moment by its milliseconds.
+    pub const fn from_ms(ms: u64) -> Steady {
+        Steady { ns: ms.saturating_mul(1_000_000) }
     }
 
     /// How long it is after `earlier`; nothing where it is before.
-    pub fn since(self, earlier: Now) -> Duration {
-        Duration::from_nanos(self.unix_ns.saturating_sub(earlier.unix_ns))
+    pub fn since(self, earlier: Steady) -> Duration {
+        Duration::from_nanos(self.ns.saturating_sub(earlier.ns))
+    }
+
+    /// The moment so long before it.
+    pub fn before(self, span: Duration) -> Steady {
+        Steady { ns: self.ns.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)) }
+    }
+
+    /// Nanoseconds.
+    pub fn ns(self) -> u64 {
+        self.ns
+    }
+
+    /// Milliseconds, as the log keeps it.
+    pub fn ms(self) -> u64 {
+        self.ns / 1_000_000
+    }
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A moment of wall-clock time, nanoseconds since 1970, by which it is ordered; and the same moment on the steady clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    unix_ns: u64,
+    steady: Steady,
+}
+
+impl PartialEq for Now {
+    fn eq(&self, other: &Now) -> bool {
+        self.unix_ns == other.unix_ns
+    }
+}
+
+impl Eq for Now {}
+
+impl PartialOrd for Now {
+    fn partial_cmp(&self, other: &Now) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Now {
+    fn cmp(&self, other: &Now) -> Ordering {
+        self.unix_ns.cmp(&other.unix_ns)
+    }
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Now {
+        Now { unix_ns: unix_ns(), steady: Steady::read() }
+    }
+
+    /// A moment that somebody gave, in milliseconds since 1970. Its place on the steady clock is the one that it has if
+    /// the two never differ; [`Now::steady_at`] gives the real one.
+    pub const fn from_unix_ms(ms: u64) -> Now {
+        Now { unix_ns: ms.saturating_mul(1_000_000), steady: Steady::from_ms(ms) }
+    }
+
+    /// The same moment where the wall clock has been set by so many milliseconds.
+    #[cfg(test)]
+    pub(crate) fn set_by(self, ms: i64) -> Now {
+        Now { unix_ns: self.unix_ns.saturating_add_signed(ms * 1_000_000), ..self }
+    }
+
+    /// The moment on the steady clock.
+    pub fn steady(self) -> Steady {
+        self.steady
+    }
+
+    /// A given moment on the steady clock, by what the wall clock says now: it may have been wrong meanwhile.
+    pub fn steady_at(self, given: Now) -> Steady {
+        /// The clocks are read one after the other, so this is not exact; rather too early than too late.
+        const BETWEEN_READINGS: Duration = Duration::from_millis(1);
+        let passed = Duration::from_nanos(self.unix_ns.saturating_sub(given.unix_ns));
+        let ahead_ns = given.unix_ns.saturating_sub(self.unix_ns);
+        Steady { ns: self.steady.ns.saturating_add(ahead_ns) }.before(passed.saturating_add(BETWEEN_READINGS))
+    }
+
+    /// How long it is, by the wall clock, until a given moment; nothing where that has passed.
+    pub fn until(self, given: Now) -> Duration {
+        Duration::from_nanos(given.unix_ns.saturating_sub(self.unix_ns))
     }
 
     /// Nanoseconds since 1970.
@@ -55,5 +149,49 @@ impl Now {
 
     fn timestamp(self) -> Timestamp {
         Timestamp::from_nanosecond(i128::from(self.unix_ns)).unwrap_or(Timestamp::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    #[test]
+    fn a_given_moment_is_found_by_how_the_wall_clock_stands() {
+        let true_ms = 1_800_000_000_000;
+        let given = Now::from_unix_ms(true_ms - 60_000);
+        let within = |found: Steady, ms: u64| (Steady::from_ms(ms - 1)..=Steady::from_ms(ms)).contains(&found);
+        let now = Now::from_unix_ms(true_ms);
+        assert!(within(now.steady_at(given), true_ms - 60_000));
+        assert!(within(now.steady_at(Now::from_unix_ms(true_ms + 60_000)), true_ms + 60_000));
+        // A clock that was wrong when the process began, and has been set right since.
+        let set = Now::from_unix_ms(5_000_000_000).set_by((true_ms - 5_000_000_000) as i64);
+        assert_eq!(set, now);
+        assert!(within(set.steady_at(given), 5_000_000_000 - 60_000));
+        assert_eq!(set.steady_at(Now::from_unix_ms(0)), Steady::from_ms(0), "before all that the process knows");
+    }
+
+    #[test]
+    fn moments_are_ordered_by_the_wall_clock_and_ages_are_not_measured_by_it() {
+        let earlier = Now::from_unix_ms(1_800_000_000_000);
+        let later = Now::from_unix_ms(1_800_000_002_000);
+        assert!(later.set_by(-HOUR_MS) < earlier && later.set_by(HOUR_MS) > earlier);
+        for set in [0, HOUR_MS, -HOUR_MS] {
+            assert_eq!(later.set_by(set).steady().since(earlier.steady()), Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn readings_never_go_back() {
+        let mut last = Steady::read();
+        for _ in 0..1000 {
+            let next = Steady::read();
+            assert!(next >= last);
+            last = next;
+        }
+        let apart = Now::read().unix_ns().abs_diff(Now::read().steady().ns());
+        assert!(apart < 10_000_000_000, "they begin at the same number: {apart} ns");
     }
 }

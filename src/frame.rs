@@ -115,6 +115,12 @@ impl Unsealed {
         self.close()
     }
 
+    /// Closes the frame with a place that it does not take itself.
+    fn seal_at(mut self, place: EventId<'_>) -> Frame {
+        text(&mut self.buf, format_args!("id: {place}\n\n"));
+        self.close()
+    }
+
     /// Closes an event's frame without an id: what a client must not resume from.
     fn seal_without_id(mut self) -> Frame {
         self.buf.push(b'\n');
@@ -246,8 +252,8 @@ pub fn connected(connected: Connected<'_>, now: Now) -> Frame {
     let payload = Payload { client_id, message: "Connected to Nivo event stream", topics };
     let mut frame = Unsealed::with_capacity(ENVELOPE + 160 + topics.len());
     frame.envelope("connected", None, now, |buf| json(buf, &payload));
-    text(&mut frame.buf, format_args!("retry: {retry_ms}\nid: {id}\n\n"));
-    frame.close()
+    text(&mut frame.buf, format_args!("retry: {retry_ms}\n"));
+    frame.seal_at(id)
 }
 
 /// How a heartbeat looks.
@@ -257,14 +263,21 @@ pub enum HeartbeatStyle {
     /// An event of type `heartbeat`, as the Go gateway sent it.
     #[default]
     Named,
-    /// A comment line: fewer bytes, and pages see nothing of it.
+    /// A comment line: fewer bytes, and pages see nothing of it. A stream with a filter is sent the event instead where
+    /// events passed that it was not sent.
     Comment,
 }
 
-/// A sign of life; it carries no id.
-pub fn heartbeat(style: HeartbeatStyle, now: Now) -> Frame {
+/// A sign of life. A named one carries the stream's place: a client that was sent none of the events that passed
+/// resumes behind them. A comment cannot carry it, since an id counts only in a block, and several client libraries
+/// report a block of nothing but an id as an empty event.
+pub fn heartbeat(style: HeartbeatStyle, place: EventId<'_>, now: Now) -> Frame {
     match style {
-        HeartbeatStyle::Named => named_heartbeat(now),
+        HeartbeatStyle::Named => {
+            let mut frame = Unsealed::with_capacity(ENVELOPE);
+            frame.envelope("heartbeat", None, now, |buf| text(buf, format_args!("{{\"timestamp\":{}}}", now.unix_s())));
+            frame.seal_at(place)
+        }
         HeartbeatStyle::Comment => {
             let mut frame = Unsealed::with_capacity(16);
             // No empty line: two client libraries report one as an event, be there nothing but a comment before it.
@@ -272,12 +285,6 @@ pub fn heartbeat(style: HeartbeatStyle, now: Now) -> Frame {
             frame.close()
         }
     }
-}
-
-fn named_heartbeat(now: Now) -> Frame {
-    let mut frame = Unsealed::with_capacity(ENVELOPE);
-    frame.envelope("heartbeat", None, now, |buf| text(buf, format_args!("{{\"timestamp\":{}}}", now.unix_s())));
-    frame.seal_without_id()
 }
 
 /// The last frame of a stream that the broker ends. It names the reason, so that a page can do something about it
@@ -293,8 +300,7 @@ pub fn end(reason: &str, place: EventId<'_>, retry_ms: Option<u64>, now: Now) ->
     if let Some(retry_ms) = retry_ms {
         text(&mut frame.buf, format_args!("retry: {retry_ms}\n"));
     }
-    text(&mut frame.buf, format_args!("id: {place}\n\n"));
-    frame.close()
+    frame.seal_at(place)
 }
 
 /// Why a stream was refused for now, and when the client may try again.

@@ -313,6 +313,23 @@ fn a_listener_sees_what_is_public_and_their_own_live_and_replayed() {
 }
 
 #[test]
+fn a_listener_is_told_of_no_gap_for_what_was_not_theirs() {
+    let server = start(&["--auth", "optional", "--topic-events", "50", "--live-events", "1", "--heartbeat", "100ms"]);
+    let ann = bearer(&user("ann"));
+    let mut stream = server.stream_with("topics=w", &ann);
+    let mut place = String::new();
+    for round in 0..3 {
+        place = (0..40).map(|n| tick(&server, "w", n, r#","user_id":"bob""#)).last().expect("there are some");
+        let told = (0..20).map(|_| stream.next_any()).find(|event| event.last_event_id == place);
+        assert_eq!(told.map(|event| event.kind).as_deref(), Some("heartbeat"), "round {round}");
+    }
+    drop(stream);
+    let own = tick(&server, "w", 7, r#","user_id":"ann""#);
+    let mut stream = server.stream_with(&format!("topics=w&last_event_id={place}"), &ann);
+    assert_eq!(stream.expect("tick").id, Some(own));
+}
+
+#[test]
 fn nobody_asks_for_another_users_events() {
     let server = start(&[]);
     let ann = bearer(&user("a+b"));

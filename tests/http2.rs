@@ -106,7 +106,7 @@ fn heartbeats_come_while_nothing_else_does() {
     let mut stream = client.stream("topics=a");
     for _ in 0..4 {
         let event = client.next_within(&mut stream, PATIENCE).expect("a heartbeat");
-        assert_eq!((event.kind.as_str(), event.id), ("heartbeat", None));
+        assert_eq!((event.kind.as_str(), event.id), ("heartbeat", stream.connected.id.clone()));
     }
     server.publish("a", "tick", "{\"n\":1}");
     assert_eq!(client.expect(&mut stream, "tick").n(), 1);

@@ -73,7 +73,7 @@ use latch::Latch;
 use signals::Pull;
 
 /// Stand for the crate's own, which `signals.rs` only passes on.
-type Frame = ();
+type HeartbeatStyle = ();
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseReason {

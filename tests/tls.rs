@@ -7,6 +7,8 @@
 mod common;
 #[path = "common/http2.rs"]
 mod http2;
+#[path = "common/places.rs"]
+mod places;
 
 use common::{Conn, EVENTS, End, PATIENCE, Server, SseEvent, Stream, numbered, wait_until};
 use h2::client::Builder;
@@ -211,6 +213,24 @@ fn a_stream_has_the_same_events_and_head_as_without() {
         assert_eq!(inside.next_any().kind, "heartbeat");
     }
     assert!(inside.conn_is_quiet() && inside.end().is_none());
+}
+
+/// A stream of its own tunnel.
+fn inside(server: &Server, query: &str) -> places::Next {
+    let tunnel = Tunnel::to(server);
+    let mut stream = tunnel.stream(query, "");
+    Box::new(move || {
+        let _open = &tunnel;
+        stream.next_any()
+    })
+}
+
+#[test]
+fn heartbeats_tell_it_its_place() {
+    let server = start(&places::SHORT);
+    places::are_fresh(&server, |query| inside(&server, query));
+    let server = start(&places::LONG);
+    places::never_run_ahead(&server, |query| inside(&server, query));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::frame::Framing;
-use crate::log::{Event, Filter, Interest, Scope, Topic, Viewer};
+use crate::frame::{Framing, HeartbeatStyle};
+use crate::log::{Event, Filter, Interest, Log, Scope, Topic, Viewer};
 use crate::pattern;
 
 /// What the streams of an audience have in common.
@@ -28,6 +28,9 @@ pub(super) struct Audience {
     streams: usize,
     /// Events that not every live member has had yet, oldest first.
     pub(super) pending: VecDeque<Arc<Event>>,
+    /// A place whose id every live member has that stands there: of the newest event that it was sent, or where its
+    /// streams began; 0 where there is none.
+    pub(super) known: u64,
     /// How many events all live members have had; wraps.
     pub(super) done: u32,
     /// Whether it waits in the shard's queue, or is being swept.
@@ -48,6 +51,18 @@ impl Audience {
     /// The cursor of a member that has had `had` of the pending events, where the shard itself stands at `shard`.
     pub(super) fn cursor(&self, had: usize, shard: u64) -> u64 {
         self.pending.get(had).map_or(shard, |event| event.seq - 1)
+    }
+
+    /// How to show a sign of life to a member whose place is `place`, where `style` is preferred.
+    ///
+    /// A comment carries no id. That is enough for a member that was sent all events of its topics: none of them is newer
+    /// than the id that it has. One with a filter may have an id older than events that it was not sent; once these are
+    /// no longer kept, that id would look like a gap. So it is sent the event, with its place, unless it has that id.
+    pub(super) fn heartbeat_style(&self, style: HeartbeatStyle, place: u64) -> HeartbeatStyle {
+        match self.key.interest.filter.is_some() && place > self.known {
+            true => HeartbeatStyle::Named,
+            false => style,
+        }
     }
 
     /// Lets go of the oldest `n` pending events.
@@ -90,10 +105,20 @@ impl Audiences {
         self.slab.iter().map(|(id, _)| id as u32).collect()
     }
 
-    /// Counts a stream into its audience, which is made if it is the first.
-    pub(super) fn enter(&mut self, key: Key) -> u32 {
+    /// Whether all events after `cursor` that any of them wants are kept.
+    pub(super) fn have_lost_nothing(&self, log: &Log, cursor: u64) -> bool {
+        self.slab.iter().all(|(_, audience)| log.lost(&audience.key.interest) <= cursor)
+    }
+
+    /// Counts a stream that begins at `cursor` into its audience, which is made if it is the first.
+    pub(super) fn enter(&mut self, key: Key, cursor: u64) -> u32 {
         if let Some(&id) = self.by_key.get(&key) {
-            self.slab[id as usize].streams += 1;
+            let audience = &mut self.slab[id as usize];
+            audience.streams += 1;
+            if cursor < audience.known {
+                // It may get there without an id.
+                audience.known = 0;
+            }
             return id;
         }
         let id = self.slab.insert(Audience {
@@ -101,6 +126,7 @@ impl Audiences {
             members: Vec::new(),
             streams: 1,
             pending: VecDeque::new(),
+            known: cursor,
             done: 0,
             queued: false,
         }) as u32;

@@ -117,8 +117,8 @@ struct Link {
 enum Command {
     /// A stream whose socket the shard is to write to; so much of its opening is sent.
     Open(Arrival, TcpStream, usize),
-    /// A stream that pulls.
-    Attach(Arc<Pull>, Interest, Seat, Option<Box<Session>>, Option<Kept>),
+    /// A stream that pulls, and where it begins.
+    Attach(Arc<Pull>, Interest, u64, Seat, Option<Box<Session>>, Option<Kept>),
     /// One of those has ended.
     Gone(Arc<Pull>, CloseReason),
     /// Tell of up to so many streams with a session, from this number on.
@@ -283,7 +283,7 @@ impl Fanout {
         let interest = listening.hand_over();
         let beginning = Beginning { interest: interest.clone(), first: opening.into(), cursor, told, limit };
         let (puller, pull) = Puller::new(log.clone(), link.clone(), beginning);
-        link.post(Command::Attach(pull, interest, seat, session, kept));
+        link.post(Command::Attach(pull, interest, cursor, seat, session, kept));
         link.wake();
         puller
     }

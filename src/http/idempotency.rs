@@ -16,7 +16,7 @@ use hyper::header::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use super::reply::Problem;
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -104,7 +104,7 @@ struct Kept {
 struct First {
     request: u64,
     answer: Bytes,
-    at: Now,
+    at: Steady,
 }
 
 impl Answers {
@@ -160,7 +160,7 @@ impl Answers {
         }
         let name = Arc::new(name);
         kept.order.push_back(name.clone());
-        kept.by_name.insert(name, First { request, answer: answer.clone(), at: now });
+        kept.by_name.insert(name, First { request, answer: answer.clone(), at: now.steady() });
         Ok(Answer::First(answer))
     }
 
@@ -187,8 +187,7 @@ impl Answers {
 
 impl Kept {
     fn expire(&mut self, window: Duration, now: Now) {
-        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let over = |first: &First| now.unix_ns().saturating_sub(first.at.unix_ns()) >= window;
+        let over = |first: &First| now.steady().since(first.at) >= window;
         while self.order.front().and_then(|name| self.by_name.get(name)).is_some_and(over) {
             self.forget_oldest();
         }
@@ -231,7 +230,11 @@ mod tests {
         let answers = answers(100, 10);
         assert_eq!(ask(&answers, name("", "k"), "r", 1000, "one"), first("one"));
         assert_eq!(ask(&answers, name("", "k"), "r", 1099, "two"), repeat("one"));
-        assert_eq!(ask(&answers, name("", "k"), "r", 500, "two"), repeat("one"), "the clock was set back");
+        assert_eq!(
+            ask(&answers, name("", "k"), "r", 500, "two"),
+            repeat("one"),
+            "a request that was read earlier and came later"
+        );
         assert_eq!(ask(&answers, name("", "k"), "r", 1100, "two"), first("two"), "counted from the first");
         assert_eq!(answers.figures(), Figures { keys: 1, replayed: 2, reused: 0, evicted: 0 });
         answers.expire(Now::from_unix_ms(1199));
@@ -239,6 +242,18 @@ mod tests {
         answers.expire(Now::from_unix_ms(1200));
         assert_eq!(answers.figures().keys, 0);
         assert!(answers.lock().by_name.is_empty());
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_neither_ends_nor_prolongs_a_window() {
+        let answers = answers(100, 10);
+        assert_eq!(ask(&answers, name("", "k"), "r", 1000, "one"), first("one"));
+        for hours in [3, -3] {
+            answers.expire(Now::from_unix_ms(1099).set_by(hours * 3_600_000));
+            assert_eq!(ask(&answers, name("", "k"), "r", 1099, "two"), repeat("one"), "{hours} h");
+        }
+        answers.expire(Now::from_unix_ms(1100).set_by(-1000));
+        assert_eq!(answers.figures().keys, 0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::query;
 use super::reply::{Problem, Reply};
 use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::event::{self, ALL, Ignored};
 use crate::fanout::{Kept, Session};
 use crate::frame::Framing;
@@ -50,7 +50,7 @@ struct Asked {
     types: Vec<Box<str>>,
     user_id: Option<String>,
     last_event_id: Option<String>,
-    since: Option<(Now, String)>,
+    since: Option<(Steady, String)>,
     last: Option<usize>,
     limit: Option<u32>,
     ignored: Ignored,
@@ -202,19 +202,18 @@ fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
     }
 }
 
-/// A moment: RFC 3339, unix seconds, or a span before now.
-fn since(text: &str, now: Now) -> Result<Now, Problem> {
+/// A moment: RFC 3339, unix seconds, or a span before now, which does not depend on how the wall clock stands.
+fn since(text: &str, now: Now) -> Result<Steady, Problem> {
     if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Now::from_unix_ms(seconds.saturating_mul(1000)));
+        return Ok(now.steady_at(Now::from_unix_ms(seconds.saturating_mul(1000))));
     }
     if let Ok(moment) = text.parse::<Timestamp>() {
-        return Ok(Now::from_unix_ms(u64::try_from(moment.as_millisecond()).unwrap_or(0)));
+        return Ok(now.steady_at(Now::from_unix_ms(u64::try_from(moment.as_millisecond()).unwrap_or(0))));
     }
     if let Ok(span) = text.parse::<SignedDuration>()
         && let Ok(span) = Duration::try_from(span)
     {
-        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        return Ok(Now::from_unix_ms(now.unix_ms().saturating_sub(ms)));
+        return Ok(now.steady().before(span));
     }
     let expected = "expected RFC 3339 (2026-01-31T12:00:00Z), unix seconds, or a span such as 10m";
     Err(Problem::parameter("since", format!("{text:?}; {expected}")))

@@ -10,10 +10,10 @@ use crate::clock::Now;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A bucket whose moment is further off than its size and this had its clock set back (or its rate changed): it starts
-/// anew, else it would refuse for as long as the clock was set back. Threads that read the clock one after the other
-/// and come here in the other order are much closer than this.
-const SET_BACK_NS: u64 = SECOND_NS;
+/// A bucket whose moment is further off than its size and this had another rate before: it starts anew, else it would
+/// refuse for as long as the other one took to fill. Threads that read the clock one after the other and come here in
+/// the other order are much closer than this.
+const STRAY_NS: u64 = SECOND_NS;
 
 /// So many requests a second for ever, and so many at once after a rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct Exceeded {
 /// A bucket, full in the beginning. Its rate is given with each taking, since many buckets share one.
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// From this moment on it is full, in nanoseconds since 1970.
+    /// From this moment on it is full, in nanoseconds of the steady clock.
     full_at_ns: AtomicU64,
 }
 
@@ -80,19 +80,19 @@ impl Bucket {
     /// # Errors
     /// [`Exceeded`], where there is less in it.
     pub fn take(&self, rate: Rate, n: u64, now: Now) -> Result<Allowance, Exceeded> {
-        let now_ns = now.unix_ns();
+        let now_ns = now.steady().ns();
         let latest_ns = now_ns.saturating_add(rate.full_ns());
         let cost_ns = rate.interval_ns * n.min(rate.burst);
         // Relaxed: the number stands for itself, nothing else is read by it.
         let mut seen_ns = self.full_at_ns.load(Ordering::Relaxed);
         loop {
-            let sane = seen_ns <= latest_ns.saturating_add(SET_BACK_NS);
+            let sane = seen_ns <= latest_ns.saturating_add(STRAY_NS);
             let full_at_ns = if sane { seen_ns.max(now_ns) } else { now_ns };
             let then_ns = full_at_ns.saturating_add(cost_ns);
             let allowance = |full_at_ns: u64| Allowance {
                 limit: rate.burst,
                 remaining: latest_ns.saturating_sub(full_at_ns) / rate.interval_ns,
-                reset_s: full_at_ns.div_ceil(SECOND_NS),
+                reset_s: now.unix_ns().saturating_add(full_at_ns.saturating_sub(now_ns)).div_ceil(SECOND_NS),
             };
             if then_ns > latest_ns {
                 let retry_after_s = (then_ns - latest_ns).div_ceil(SECOND_NS);
@@ -108,8 +108,8 @@ impl Bucket {
     /// Whether it is full, and so the same as a new one.
     pub fn is_full(&self, rate: Rate, now: Now) -> bool {
         let full_at_ns = self.full_at_ns.load(Ordering::Relaxed);
-        let latest_ns = now.unix_ns().saturating_add(rate.full_ns());
-        full_at_ns <= now.unix_ns() || full_at_ns > latest_ns.saturating_add(SET_BACK_NS)
+        let now_ns = now.steady().ns();
+        full_at_ns <= now_ns || full_at_ns > now_ns.saturating_add(rate.full_ns()).saturating_add(STRAY_NS)
     }
 }
 
@@ -248,13 +248,29 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_does_not_stop_it() {
+    fn a_wall_clock_that_is_set_neither_fills_nor_stops_it() {
         let rate = Rate::new(10, 20).unwrap();
         let bucket = Bucket::default();
-        assert!(bucket.take(rate, 20, at(3_600_000)).is_ok());
-        assert!(bucket.take(rate, 1, at(3_600_000 - 900)).is_err(), "a little is no reason to forget");
-        assert!(bucket.is_full(rate, at(0)), "nor is it kept for an hour by a map");
-        assert_eq!(bucket.take(rate, 1, at(0)).unwrap().remaining, 19);
+        assert!(bucket.take(rate, 20, at(0)).is_ok());
+        for hours in [3, -3] {
+            let set = at(50).set_by(hours * 3_600_000);
+            let refused = bucket.take(rate, 1, set).unwrap_err();
+            assert_eq!((refused.allowance.remaining, refused.retry_after_s), (0, 1), "{hours} h");
+            // When it is full again is told as the client's clock shows it.
+            assert_eq!(refused.allowance.reset_s, set.unix_s() + 2, "{hours} h");
+            assert!(!bucket.is_full(rate, set), "{hours} h");
+        }
+        assert_eq!(bucket.take(rate, 1, at(300).set_by(-3_600_000)).unwrap().remaining, 2);
+    }
+
+    #[test]
+    fn a_bucket_that_had_a_slower_rate_starts_anew() {
+        let (slow, rate) = (Rate::new(1, 3600).unwrap(), Rate::new(10, 20).unwrap());
+        let bucket = Bucket::default();
+        assert!(bucket.take(slow, 3600, at(0)).is_ok());
+        assert!(bucket.is_full(rate, at(0)), "it is not kept for an hour by a map");
+        assert_eq!(bucket.take(rate, 20, at(1000)).unwrap().remaining, 0);
+        assert!(bucket.take(rate, 1, at(100)).is_err(), "an older reading of the clock is no reason to forget");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::event::{Draft, Owners};
 use crate::frame::Frame;
 use crate::id::{Epoch, EventId};
@@ -80,7 +80,7 @@ pub struct Event {
     /// Its place in the order, counting from 1.
     pub seq: u64,
     /// When it was accepted; never before its predecessor.
-    pub accepted: Now,
+    pub accepted: Steady,
     /// Where it went.
     pub topic: Arc<Topic>,
     /// Whose it is.
@@ -407,9 +407,9 @@ impl Log {
 
     /// The cursor from which a reader sees what was accepted at `since` or later, and whether events of its interest's
     /// topics from after that moment are no longer kept.
-    pub fn cursor_since(&self, interest: &Interest, since: Now) -> (u64, bool) {
+    pub fn cursor_since(&self, interest: &Interest, since: Steady) -> (u64, bool) {
         // 0 stands for "nothing lost" below.
-        let since_ms = since.unix_ms().max(1);
+        let since_ms = since.ms().max(1);
         let order = self.order();
         let cursor = order.since(since_ms).map_or(order.newest(), |event| event.seq - 1);
         let lost = match &interest.scope {
@@ -450,7 +450,7 @@ impl Log {
     }
 
     /// When the first kept event after `cursor` was accepted.
-    pub fn accepted_after(&self, cursor: u64) -> Option<Now> {
+    pub fn accepted_after(&self, cursor: u64) -> Option<Steady> {
         self.order().after(cursor).next().map(|event| event.accepted)
     }
 
@@ -494,4 +494,65 @@ fn is_of(event: &Event, topics: &[Arc<Topic>]) -> bool {
 /// Locks; a panic elsewhere while it was held is a bug that was reported there, and no reason to stop the broker.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE_MS: u64 = 60_000;
+    const THREE_HOURS_MS: i64 = 180 * MINUTE_MS as i64;
+
+    fn at(ms: u64) -> Now {
+        Now::from_unix_ms(1_800_000_000_000 + ms)
+    }
+
+    fn publish(log: &Log, now: Now) {
+        let draft = Draft::from_json(r#"{"topic":"a","type":"k","data":{}}"#, now).expect("an event");
+        log.append(vec![draft], now);
+        log.expire(now);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_empties_nothing_and_since_finds_what_it_asks_for() {
+        for jump in [THREE_HOURS_MS, -THREE_HOURS_MS] {
+            // The default keeps events for an hour.
+            let log = Arc::new(Log::new(LogConfig::default(), 1, Epoch::fresh(at(0))));
+            let listening = log.join(&[Pattern::parse("a").expect("a topic")], None, 0);
+            let all = log.join(&[Pattern::All], None, 0);
+            publish(&log, at(0));
+            // For two seconds the clock is wrong.
+            publish(&log, at(10 * MINUTE_MS).set_by(jump));
+            log.expire(at(10 * MINUTE_MS + 1000).set_by(jump));
+            publish(&log, at(10 * MINUTE_MS + 2000));
+            publish(&log, at(20 * MINUTE_MS));
+            assert_eq!(log.held().events, 4, "{jump}");
+
+            let now = at(21 * MINUTE_MS);
+            let finds = |since: Steady, after: u64| {
+                for one in [&listening, &all] {
+                    assert_eq!(log.cursor_since(one.interest(), since), (after, false), "{jump}: {since:?}");
+                }
+            };
+            for (minutes, after) in [(0, 0), (5, 1), (15, 3), (21, 4)] {
+                let given = at(minutes * MINUTE_MS);
+                finds(now.steady_at(given), after);
+                // A span is the same whatever the clock says while it is asked for.
+                let span = Duration::from_millis((21 - minutes) * MINUTE_MS);
+                finds(now.set_by(jump).steady().before(span), after);
+            }
+            finds(now.steady_at(at(10 * MINUTE_MS + 1000)), 2);
+
+            let figures = log.topic("a", at(20 * MINUTE_MS + 1000)).expect("it has listeners");
+            assert!((figures.rate - 0.1).abs() < 0.02, "{jump}: {} a second", figures.rate);
+            assert_eq!(figures.last_published, Some(at(20 * MINUTE_MS)));
+
+            // And they leave in time.
+            log.expire(at(60 * MINUTE_MS + 1).set_by(jump));
+            assert_eq!((log.held().events, log.held().oldest), (3, 2), "{jump}");
+            assert_eq!(log.cursor_since(all.interest(), at(0).steady()), (1, true), "the first one is missed");
+            log.expire(at(80 * MINUTE_MS + 1));
+            assert_eq!(log.held().events, 0, "{jump}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::losses::Losses;
 use super::topic::{History, Topic};
 use super::{Event, LogConfig, lock};
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::event::Owners;
 use crate::frame::{Framing, Unsealed};
 use crate::id::Epoch;
@@ -34,7 +34,7 @@ pub(super) struct Order {
     emptied: Vec<Arc<Topic>>,
     newest: u64,
     /// When it was accepted.
-    newest_at: Now,
+    newest_at: Steady,
     /// The bytes of all events' frames, also of those that left.
     published_bytes: u64,
     /// The newest event that left, and when that had been accepted.
@@ -62,7 +62,7 @@ impl Order {
             detached: BTreeSet::new(),
             emptied: Vec::new(),
             newest: 0,
-            newest_at: Now::from_unix_ms(0),
+            newest_at: Steady::from_ms(0),
             published_bytes: 0,
             lost: 0,
             lost_ms: 0,
@@ -73,8 +73,8 @@ impl Order {
     /// Gives an event its place here and in its topic.
     pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, owners: Owners, epoch: &Epoch, now: Now) {
         self.newest += 1;
-        // A clock set back must not break the search by time.
-        self.newest_at = self.newest_at.max(now);
+        // Publishers read the clock one after the other and may come here in another order: the search by time needs it.
+        self.newest_at = self.newest_at.max(now.steady());
         let event = Arc::new(Event {
             seq: self.newest,
             accepted: self.newest_at,
@@ -85,11 +85,11 @@ impl Order {
         self.events += 1;
         self.bytes += event.weight();
         self.published_bytes += event.frame.bytes(Framing::Plain).len() as u64;
-        let (seq, accepted_ms) = (event.seq, event.accepted.unix_ms());
+        let (seq, accepted_ms) = (event.seq, event.accepted.ms());
         self.places.push_back(Place { seq, accepted_ms, event: Some(event.clone()) });
 
         let mut history = lock(topic.history());
-        self.reweigh(topic, &mut history, |history| history.push(event));
+        self.reweigh(topic, &mut history, |history| history.push(event, now));
         while history.len() > self.config.topic_events {
             self.evict_oldest_of(topic, &mut history);
         }
@@ -100,10 +100,9 @@ impl Order {
     /// Applies the bounds on age and on the whole. Gives the topics that have lost their last event since the last
     /// time: nothing may need them any more.
     pub(super) fn trim(&mut self, now: Now) -> Vec<Arc<Topic>> {
-        let max_age_ms = u64::try_from(self.config.max_age.as_millis()).unwrap_or(u64::MAX);
-        let expired_ms = now.unix_ms().saturating_sub(max_age_ms);
+        let expired = now.steady().before(self.config.max_age);
         loop {
-            let oldest = self.oldest().filter(|event| event.accepted.unix_ms() < expired_ms).cloned();
+            let oldest = self.oldest().filter(|event| event.accepted < expired).cloned();
             let Some(oldest) = oldest else { break };
             self.evict(&oldest.topic, oldest.seq);
         }
@@ -164,10 +163,10 @@ impl Order {
             self.emptied.push(event.topic.clone());
         }
         if seq > self.lost {
-            (self.lost, self.lost_ms) = (seq, event.accepted.unix_ms());
+            (self.lost, self.lost_ms) = (seq, event.accepted.ms());
         }
         for prefix in pattern::prefixes(event.topic.name()) {
-            self.lost_by_prefix.note(prefix, [seq, event.accepted.unix_ms()]);
+            self.lost_by_prefix.note(prefix, [seq, event.accepted.ms()]);
         }
         while self.places.front().is_some_and(|place| place.event.is_none()) {
             self.places.pop_front();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Event, TopicFigures, lock};
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::frame::Framing;
 
 /// How many listen, shard by shard.
@@ -98,7 +98,7 @@ impl Topic {
             left: joined.saturating_sub(listeners),
             events_published: history.published,
             bytes_published: history.published_bytes,
-            rate: history.pace.rate(now),
+            rate: history.pace.rate(now.steady()),
             events: history.len(),
             oldest: history.events.front().map_or(0, |event| event.seq),
             newest: history.events.back().map_or(0, |event| event.seq),
@@ -123,7 +123,7 @@ impl Topic {
     /// An event left the order. True if it was the last one.
     pub(super) fn note_lost(&self, event: &Event) -> bool {
         self.lost.fetch_max(event.seq, SeqCst);
-        self.lost_ms.fetch_max(event.accepted.unix_ms(), SeqCst);
+        self.lost_ms.fetch_max(event.accepted.ms(), SeqCst);
         self.claims.fetch_sub(1, SeqCst) == 1
     }
 
@@ -167,7 +167,7 @@ pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Counts by windows of time, so that a rate of the last window's length can be told from two numbers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pace {
-    /// Which window it is, counting from 1970.
+    /// Which window it is, on the steady clock.
     window: u64,
     count: u64,
     /// The count of the window before.
@@ -175,23 +175,23 @@ struct Pace {
 }
 
 impl Pace {
-    fn count(&mut self, now: Now) {
+    fn count(&mut self, now: Steady) {
         *self = self.at(now);
         self.count += 1;
     }
 
     /// Events a second: those of this window, and of the one before as much as lies within a window's length.
-    fn rate(&self, now: Now) -> f64 {
+    fn rate(&self, now: Steady) -> f64 {
         let Pace { window, count, before } = self.at(now);
         let length = RATE_WINDOW.as_secs_f64();
-        let into = (now.unix_ns() as f64 / 1e9 - window as f64 * length).clamp(0.0, length);
+        let into = (now.ns() as f64 / 1e9 - window as f64 * length).clamp(0.0, length);
         (before as f64 * (1.0 - into / length) + count as f64) / length
     }
 
-    fn at(self, now: Now) -> Pace {
-        let window = now.unix_s() / RATE_WINDOW.as_secs();
+    fn at(self, now: Steady) -> Pace {
+        let window = now.ms() / (1000 * RATE_WINDOW.as_secs());
         match window.saturating_sub(self.window) {
-            // A clock set back stays in the window it was in.
+            // A reading from before another one's stays in its window.
             0 => self,
             1 => Pace { window, count: 0, before: self.count },
             _ => Pace { window, count: 0, before: 0 },
@@ -224,11 +224,11 @@ impl Default for History {
 }
 
 impl History {
-    pub(super) fn push(&mut self, event: Arc<Event>) {
+    pub(super) fn push(&mut self, event: Arc<Event>, now: Now) {
         self.bytes += event.weight();
         self.published += 1;
         self.published_bytes += event.frame.bytes(Framing::Plain).len() as u64;
-        self.last = event.accepted;
+        self.last = now;
         self.pace.count(event.accepted);
         self.events.push_back(event);
     }
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_that_of_the_last_ten_seconds() {
-        let at = |s: f64| Now::from_unix_ms(1_800_000_000_000 + (s * 1000.0) as u64);
+        let at = |s: f64| Steady::from_ms(1_800_000_000_000 + (s * 1000.0) as u64);
         let mut pace = Pace::default();
         assert_eq!(pace.rate(at(0.0)), 0.0);
         // Ten a second, for thirty seconds.
@@ -275,7 +275,7 @@ mod tests {
             assert!((rate - 10.0 * (1.0 - gone)).abs() < 0.2, "{s}: {rate}");
         }
         assert_eq!(pace.rate(at(50.0)), 0.0);
-        // A clock that was set back neither panics nor makes anything negative.
+        // An older reading neither panics nor makes anything negative.
         assert!(pace.rate(at(0.0)) >= 0.0);
     }
 }

@@ -145,7 +145,7 @@ fn resumes(name: &str, command: Result<Command, String>) {
     proxy.lead_to(old.address);
     client.wait_for(&["connected", "score", "score", "Ünïcödé", "message"]);
 
-    // It is cut off just before an event would have been complete, after a heartbeat, which has no id.
+    // It is cut off just before an event would have been complete, after a heartbeat.
     client.wait_for_heartbeat();
     proxy.cut_after(ALL_BUT_LINE_ENDS);
     publish(&old, &NEARLY);

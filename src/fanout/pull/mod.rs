@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
 use super::{Command, Link, sync};
-use crate::clock::Now;
-use crate::frame::{self, Frame, Framing, GapReason};
+use crate::clock::{Now, Steady};
+use crate::frame::{self, Framing, GapReason, HeartbeatStyle};
 use crate::log::{Event, Interest, Log, Read};
 
 pub(super) use signals::{End, Pull};
@@ -116,9 +116,10 @@ impl Puller {
             if self.cursor >= head {
                 return match (end, heartbeat) {
                     (Some(End { reason, retry_ms }), _) => self.end(reason, retry_ms),
-                    (None, Some(frame)) => {
+                    (None, Some(style)) => {
                         self.link.pulled.add_heartbeat();
-                        self.give(frame.share(Framing::Plain, 0))
+                        let heartbeat = frame::heartbeat(style, self.log.id(self.cursor), Now::read());
+                        self.give(heartbeat.share(Framing::Plain, 0))
                     }
                     (None, None) => Poll::Pending,
                 };
@@ -184,7 +185,7 @@ impl Puller {
         }
         self.link.pulled.add_delivered(delivered as u64);
         if let Some(oldest) = events[..delivered].first().filter(|oldest| oldest.seq > self.live_from) {
-            self.link.pulled.add_wait(Now::read().since(oldest.accepted));
+            self.link.pulled.add_wait(Steady::read().since(oldest.accepted));
         }
         bytes
     }

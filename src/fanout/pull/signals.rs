@@ -11,7 +11,7 @@ use std::task::Waker;
 
 // From above and not from where they are: `tests/loom.rs` has others.
 use super::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, PoisonError};
-use super::{CloseReason, Frame};
+use super::{CloseReason, HeartbeatStyle};
 
 /// What a puller and its shard share.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Signals {
     called: Option<u64>,
     /// How far it had read when it last answered.
     cursor: u64,
-    heartbeat: Option<Frame>,
+    heartbeat: Option<HeartbeatStyle>,
     end: Option<End>,
     /// Whether the shard waits for it no more.
     cut: bool,
@@ -64,8 +64,8 @@ impl Pull {
     }
 
     /// A heartbeat is due.
-    pub(crate) fn beat(&self, now: u64, frame: Frame) {
-        self.signal(now, false, |signals| signals.heartbeat = Some(frame));
+    pub(crate) fn beat(&self, now: u64, style: HeartbeatStyle) {
+        self.signal(now, false, |signals| signals.heartbeat = Some(style));
     }
 
     /// It is to end, as soon as its carrier has room for that.
@@ -109,7 +109,7 @@ impl Pull {
     // ---- the puller's side
 
     /// Leaves the waker, and takes what was signalled. It has had everything up to `cursor`.
-    pub(crate) fn answer(&self, waker: &Waker, cursor: u64) -> (Option<Frame>, Option<End>) {
+    pub(crate) fn answer(&self, waker: &Waker, cursor: u64) -> (Option<HeartbeatStyle>, Option<End>) {
         let mut signals = self.signals();
         signals.called = None;
         signals.cursor = cursor;

@@ -26,9 +26,9 @@ impl Shard {
         for _ in 0..SLICE {
             match self.inbox.pop_front() {
                 Some(Command::Open(arrival, socket, sent)) => self.open(arrival, socket, sent),
-                Some(Command::Attach(pull, interest, seat, session, kept)) => {
+                Some(Command::Attach(pull, interest, cursor, seat, session, kept)) => {
                     let more = More::of(Some(pull.clone()), session, kept);
-                    self.attach(&pull, interest, seat, more);
+                    self.attach(&pull, interest, cursor, seat, more);
                 }
                 Some(Command::Gone(pull, reason)) => {
                     if let Some(key) = pull.key() {
@@ -55,7 +55,7 @@ impl Shard {
             tracing::error!(%error, shard = self.id, "cannot watch a stream's socket");
             return;
         }
-        let audience = self.audiences.enter(Key { interest: listening.hand_over(), framing, pulled: false });
+        let audience = self.audiences.enter(Key { interest: listening.hand_over(), framing, pulled: false }, cursor);
         bump(&self.link.counters.bytes, sent as u64);
         let rest = if sent < opening.len() { Bytes::from(opening).slice(sent..) } else { Bytes::new() };
         let replay = Replay { cursor, told, rest, ..Replay::default() };
@@ -84,8 +84,8 @@ impl Shard {
     }
 
     /// Takes in a stream that pulls. It begins at a cursor of its own: here it only needs to be told of what comes.
-    fn attach(&mut self, pull: &Pull, interest: Interest, seat: Seat, more: Option<Box<More>>) {
-        let audience = self.audiences.enter(Key { interest, framing: Framing::Plain, pulled: true });
+    fn attach(&mut self, pull: &Pull, interest: Interest, cursor: u64, seat: Seat, more: Option<Box<More>>) {
+        let audience = self.audiences.enter(Key { interest, framing: Framing::Plain, pulled: true }, cursor);
         let entry = self.streams.vacant_entry();
         let key = entry.key() as u32;
         let Some(members) = self.audiences.get_mut(audience) else { return };

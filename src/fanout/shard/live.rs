@@ -9,7 +9,7 @@ use super::super::counters::bump;
 use super::super::stream::{CloseReason, NO_LIMIT, Replay, Sent, State};
 use super::Shard;
 use super::pile::Pile;
-use crate::clock::Now;
+use crate::clock::Steady;
 use crate::frame::Framing;
 use crate::log::Event;
 
@@ -163,7 +163,7 @@ impl Shard {
     }
 
     /// Notes a write whose oldest event was accepted then.
-    fn written(&mut self, accepted: Now) {
+    fn written(&mut self, accepted: Steady) {
         match self.written.last_mut().filter(|(then, _)| *then == accepted) {
             Some((_, writes)) => *writes += 1,
             None => self.written.push((accepted, 1)),

@@ -41,14 +41,13 @@ use super::counters::bump;
 use super::stream::{Replay, State, Stream};
 use super::wheel::Wheel;
 use super::{Command, FanoutConfig, Link};
-use crate::clock::Now;
-use crate::frame::Frame;
+use crate::clock::Steady;
 use crate::log::{Event, Log};
 
 use ending::{DRAIN_STEP, Drain};
 use live::Sweep;
 use pile::Pile;
-use timers::Ticker;
+use timers::{Heartbeat, Ticker};
 
 /// The token of the shard's waker; streams have their slab key.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -58,6 +57,9 @@ const SLICE: usize = 128;
 
 /// Events looked at in one read of the log: how long a publisher may have to wait for it.
 const READ_MAX: usize = 1024;
+
+/// Reads of the log in a tick, at the most, to get past events that no stream of the shard wants.
+const PAST_READS: usize = 64;
 
 /// How far the shard reads ahead of what it has written: places in audiences, and bytes of events, give or take one
 /// read. More than that stays in the log, which is the place that is bounded.
@@ -88,13 +90,13 @@ pub(super) struct Shard {
     wheel: Wheel,
     /// Streams whose time the wheel has called.
     due: Vec<u32>,
-    /// The tick's heartbeat, once one was needed.
-    heartbeat: Option<(u64, Frame)>,
+    /// The last heartbeat that was made. It serves all streams with the same place in the same tick: nearly all.
+    heartbeat: Option<Heartbeat>,
     drain: Option<Drain>,
     /// What has been taken out of the link's inbox and waits for its turn.
     inbox: VecDeque<Command>,
     /// How many writes of this turn had as their oldest event one that was accepted then.
-    written: Vec<(Now, u64)>,
+    written: Vec<(Steady, u64)>,
     scratch: Scratch,
 }
 
@@ -199,28 +201,44 @@ impl Shard {
             self.cursor = self.cursor.max(self.log.head());
             return;
         }
-        while self.link.wanted.load(Ordering::SeqCst) > self.cursor
-            && self.ahead < AHEAD_MAX
-            && self.ahead_bytes < AHEAD_BYTES_MAX
-        {
-            self.read_log_once();
+        while self.link.wanted.load(Ordering::SeqCst) > self.cursor && !self.is_far_ahead() {
+            if !self.read_log_once(false) {
+                self.catch_up();
+            }
         }
     }
 
-    fn read_log_once(&mut self) {
+    /// Brings the shard's own cursor forward past events that no stream here wants, for which nobody wakes it: heartbeats
+    /// tell of it. An older one would do, since the newest events that its streams want are always read, but whoever
+    /// resumes there has the log searched for nothing. So this has bounds.
+    fn read_past_unwanted(&mut self) {
+        for _ in 0..PAST_READS {
+            if self.cursor >= self.log.head() || self.is_far_ahead() || !self.read_log_once(true) {
+                break;
+            }
+        }
+    }
+
+    fn is_far_ahead(&self) -> bool {
+        self.ahead >= AHEAD_MAX || self.ahead_bytes >= AHEAD_BYTES_MAX
+    }
+
+    /// False, and nothing is done, where some of what is to be read is no longer kept; with `unwanted`, only where a stream
+    /// here wanted it, which takes a look at all audiences.
+    fn read_log_once(&mut self, unwanted: bool) -> bool {
         let mut events = mem::take(&mut self.scratch.events);
         let read = self.log.read_shard(self.id, self.cursor, READ_MAX, &mut events);
-        if read.lost.is_some() {
-            events.clear();
-            self.scratch.events = events;
-            return self.catch_up();
+        let whole = read.lost.is_none() || unwanted && self.audiences.have_lost_nothing(&self.log, self.cursor);
+        if whole {
+            for event in &events {
+                self.ahead_bytes += event.frame.footprint();
+                self.sort(event);
+            }
+            self.cursor = read.cursor;
         }
-        for event in events.drain(..) {
-            self.ahead_bytes += event.frame.footprint();
-            self.sort(&event);
-        }
-        self.cursor = read.cursor;
+        events.clear();
         self.scratch.events = events;
+        whole
     }
 
     /// Puts an event before all audiences that it reaches.
@@ -235,6 +253,7 @@ impl Shard {
 
     fn put(&mut self, id: u32, event: Arc<Event>) {
         let Some(audience) = self.audiences.get_mut(id) else { return };
+        audience.known = event.seq;
         if audience.members.is_empty() {
             // All its streams are replaying and will find the event in the log.
             return;
@@ -270,8 +289,7 @@ impl Shard {
                 continue;
             }
             let read = self.log.read(&audience.key.interest, self.cursor, head, READ_MAX, &mut events);
-            let room = self.ahead < AHEAD_MAX && self.ahead_bytes < AHEAD_BYTES_MAX;
-            if read.lost.is_none() && read.cursor == head && room {
+            if read.lost.is_none() && read.cursor == head && !self.is_far_ahead() {
                 for event in events.drain(..) {
                     self.ahead_bytes += event.frame.footprint();
                     self.put(id, event);

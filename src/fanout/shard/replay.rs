@@ -120,6 +120,11 @@ impl Shard {
             (replay.cursor, replay.rest) = (event.seq, event.frame.share(framing, begun));
             delivered += 1;
         }
+        if let Some(last) = events[..delivered].last()
+            && let Some(audience) = self.audiences.get_mut(stream.audience)
+        {
+            audience.known = audience.known.max(last.seq);
+        }
         let caught_up = all && replay.cursor == self.cursor;
         if sent > 0 {
             stream.progress = self.now as u32;

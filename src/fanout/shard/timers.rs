@@ -7,8 +7,16 @@ use bytes::Bytes;
 use super::super::counters::bump;
 use super::super::stream::{CloseReason, Replay, Sent, State, Stream};
 use super::Shard;
-use crate::clock::Now;
-use crate::frame;
+use crate::clock::{Now, Steady};
+use crate::frame::{self, Frame, HeartbeatStyle};
+
+/// A heartbeat as it was made for a place in a tick.
+pub(super) struct Heartbeat {
+    tick: u64,
+    place: u64,
+    style: HeartbeatStyle,
+    frame: Frame,
+}
 
 /// The shard's time: ticks since it started, short enough for the shortest interval to be kept to a 64th.
 pub(super) struct Ticker {
@@ -50,7 +58,7 @@ impl Shard {
         let counters = &self.link.counters;
         counters.turns.observe(begun.elapsed(), 1);
         if !self.written.is_empty() {
-            let now = Now::read();
+            let now = Steady::read();
             for (accepted, writes) in self.written.drain(..) {
                 counters.waited.observe(now.since(accepted), writes);
             }
@@ -70,7 +78,7 @@ impl Shard {
     /// Calls on the stream at this tick, or when its time to listen is over if that is before.
     pub(super) fn schedule(&mut self, key: u32, tick: u64) {
         let tick = match self.streams.get(key as usize).and_then(Stream::expires) {
-            Some(expires) => tick.min(self.now + self.ticker.ticks(expires.since(Now::read()))),
+            Some(expires) => tick.min(self.now + self.ticker.ticks(Now::read().until(expires))),
             None => tick,
         };
         self.wheel.schedule(key, tick);
@@ -120,24 +128,24 @@ impl Shard {
     }
 
     fn send_heartbeat(&mut self, key: u32) {
-        let frame = match &self.heartbeat {
-            Some((tick, frame)) if *tick == self.now => frame.clone(),
-            _ => {
-                let frame = frame::heartbeat(self.config.heartbeat_style, Now::read());
-                self.heartbeat = Some((self.now, frame.clone()));
-                frame
-            }
-        };
-        let stream = &mut self.streams[key as usize];
-        if let Some(pull) = stream.pull() {
-            pull.beat(self.now, frame);
-            stream.progress = self.now as u32;
-            return self.watch(key, self.now + self.ticker.ticks(self.config.heartbeat));
+        if self.heartbeat.as_ref().is_none_or(|last| last.tick != self.now) {
+            self.read_past_unwanted();
         }
+        let stream = &self.streams[key as usize];
         let State::Live { at } = stream.state else { return };
         let Some(audience) = self.audiences.get(stream.audience) else { return };
+        let place = audience.cursor(audience.had(at), self.cursor);
+        let style = audience.heartbeat_style(self.config.heartbeat_style, place);
         let framing = audience.key.framing;
+        if let Some(pull) = stream.pull() {
+            // It is the one to tell its place, when it has room for that.
+            pull.beat(self.now, style);
+            self.streams[key as usize].progress = self.now as u32;
+            return self.watch(key, self.now + self.ticker.ticks(self.config.heartbeat));
+        }
+        let frame = self.heartbeat(style, place);
         let bytes = frame.bytes(framing);
+        let stream = &mut self.streams[key as usize];
         match stream.send(bytes, self.now) {
             Sent::Bytes(sent) if sent == bytes.len() => {
                 stream.progress = self.now as u32;
@@ -146,15 +154,25 @@ impl Shard {
                 self.schedule(key, self.now + self.ticker.ticks(self.config.heartbeat));
             }
             Sent::Bytes(sent) => {
-                let cursor = audience.cursor(audience.had(at), self.cursor);
                 let rest = if sent > 0 { frame.share(framing, sent) } else { Bytes::new() };
                 bump(&self.link.counters.bytes, sent as u64);
                 self.leave_audience(key);
-                let replay = Replay { cursor, rest, ..Replay::default() };
+                let replay = Replay { cursor: place, rest, ..Replay::default() };
                 self.streams[key as usize].state = State::Replay(Box::new(replay));
                 self.block(key);
             }
             Sent::Broken(reason) => self.close(key, reason),
         }
+    }
+
+    /// The heartbeat for streams at `place` in this tick.
+    fn heartbeat(&mut self, style: HeartbeatStyle, place: u64) -> Frame {
+        let tick = self.now;
+        let made = self.heartbeat.take().filter(|last| (last.tick, last.place, last.style) == (tick, place, style));
+        let heartbeat = made.unwrap_or_else(|| {
+            let frame = frame::heartbeat(style, self.log.id(place), Now::read());
+            Heartbeat { tick, place, style, frame }
+        });
+        self.heartbeat.insert(heartbeat).frame.clone()
     }
 }

@@ -169,7 +169,7 @@ impl Stats {
             status: if figures.draining { "draining" } else { "healthy" },
             version: VERSION,
             started: started.seconds().to_string(),
-            uptime_seconds: now.unix_s().saturating_sub(started.unix_s()),
+            uptime_seconds: now.steady().since(started.steady()).as_secs(),
             max_clients: figures.max_streams,
             refused: figures.refused,
             events: held.newest,

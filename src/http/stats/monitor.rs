@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Sources, Stats};
 use crate::broker::Broker;
-use crate::clock::Now;
+use crate::clock::{Now, Steady};
 use crate::event::Draft;
 use crate::fanout::{DrainPlan, FanoutConfig};
 use crate::log::LogConfig;
@@ -32,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(300);
 pub struct Monitor {
     fanout: FanoutConfig,
     broker: OnceLock<Broker>,
-    watched: std::sync::Mutex<Option<Now>>,
+    watched: std::sync::Mutex<Option<Steady>>,
 }
 
 /// An event as it would be published.
@@ -75,7 +75,7 @@ impl Monitor {
 
     /// Publishes how things are, if anybody has looked lately; to be called about once a second.
     pub async fn publish(&self, sources: &Sources<'_>, now: Now) {
-        let Some(broker) = self.broker.get().filter(|broker| self.is_watched(broker, now)) else { return };
+        let Some(broker) = self.broker.get().filter(|broker| self.is_watched(broker, now.steady())) else { return };
         let topics = sources.busiest(now).await;
         let data = Stats::of(sources.figures(now).await, sources.broker, Some(topics));
         let text = serde_json::to_string(&Publish { topic: TOPIC, kind: "stats", data });
@@ -88,7 +88,7 @@ impl Monitor {
         }
     }
 
-    fn is_watched(&self, broker: &Broker, now: Now) -> bool {
+    fn is_watched(&self, broker: &Broker, now: Steady) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if broker.connected() > 0 {
             *watched = Some(now);
