@@ -10,8 +10,9 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args};
 
 use super::Failure;
+use super::figures::span;
 use crate::app::App;
-use crate::auth::token::Mode;
+use crate::auth::token::{JwksConfig, KeySource, Mode, Place, Verifier};
 use crate::config::{Config, Flags};
 use crate::http::access::Access;
 use crate::http::cors::Cors;
@@ -160,6 +161,9 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         Mode::Required => "who shows a token, to what it grants",
     };
     follows.push(("listeners", listeners.to_owned()));
+    if let Some(set) = access.verifier().and_then(|verifier| key_set(config, verifier)) {
+        follows.extend(set);
+    }
     let publishers = match (access.keys().are_set_up(), config.tokens.mode) {
         (false, Mode::Off) => "anybody",
         (true, Mode::Off) => "who has a key",
@@ -201,6 +205,25 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         .push(("threads", format!("{} write to streams, {} read requests", config.fanout.shards, config.http_threads)));
     follows.push(("stops", format!("within {:?} of SIGTERM, streams first", config.grace)));
     follows
+}
+
+/// How the key set behind a URL is had, and what there is of it in the cache.
+fn key_set(config: &Config, verifier: &Verifier) -> Option<[(&'static str, String); 2]> {
+    let Some(KeySource::Jwks(JwksConfig { place: Place::Url(url), refresh, cache, .. })) = &config.tokens.keys else {
+        return None;
+    };
+    let fetched = format!("fetched from {url} each {refresh:?}; until there are some, the broker is not ready");
+    let kept = cache.as_ref().map(|path| path.display());
+    let kept = match (kept, verifier.cached()) {
+        (Some(path), Some(Ok(Some((keys, age))))) => {
+            let age = span(age.as_secs());
+            format!("kept in {path}, for a start without the URL: {keys} of {age} ago are there")
+        }
+        (Some(path), Some(Ok(None))) => format!("kept in {path}, for a start without the URL: none are there yet"),
+        (_, Some(Err(why))) => format!("kept, but a start without the URL would have none: {why}"),
+        _ => "not kept: a start without the URL verifies no token (--jwks-cache)".to_owned(),
+    };
+    Some([("signers", fetched), ("", kept)])
 }
 
 /// In MB of 1,000,000 bytes, as memory is told everywhere here.
