@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args};
@@ -161,9 +161,6 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         Mode::Required => "who shows a token, to what it grants",
     };
     follows.push(("listeners", listeners.to_owned()));
-    if let Some(set) = access.verifier().and_then(|verifier| key_set(config, verifier)) {
-        follows.extend(set);
-    }
     let publishers = match (access.keys().are_set_up(), config.tokens.mode) {
         (false, Mode::Off) => "anybody",
         (true, Mode::Off) => "who has a key",
@@ -176,6 +173,9 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         false => "nobody in particular: there is no operator's key (FANFARE_ADMIN_KEY)",
     };
     follows.push(("operators", operators.to_owned()));
+    if let Some(set) = access.verifier().and_then(|verifier| key_set(config, verifier)) {
+        follows.extend(set);
+    }
     let pages = match &config.cors {
         Cors::SameOrigin => "of the broker's own origin only",
         Cors::Any => "of every origin may read, without credentials; none may publish",
@@ -207,23 +207,23 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
     follows
 }
 
-/// How the key set behind a URL is had, and what there is of it in the cache.
+/// How the key set behind a URL is fetched, and what the cache holds of it.
 fn key_set(config: &Config, verifier: &Verifier) -> Option<[(&'static str, String); 2]> {
     let Some(KeySource::Jwks(JwksConfig { place: Place::Url(url), refresh, cache, .. })) = &config.tokens.keys else {
         return None;
     };
-    let fetched = format!("fetched from {url} each {refresh:?}; until there are some, the broker is not ready");
-    let kept = cache.as_ref().map(|path| path.display());
-    let kept = match (kept, verifier.cached()) {
-        (Some(path), Some(Ok(Some((keys, age))))) => {
-            let age = span(age.as_secs());
-            format!("kept in {path}, for a start without the URL: {keys} of {age} ago are there")
+    let fetched = format!("read from {url} every {refresh:?}; until a first one is there, the broker is not ready");
+    let path = cache.as_deref().unwrap_or(Path::new("")).display();
+    let kept = match verifier.cached() {
+        None => "not kept in a file: a start without the URL has no keys (--jwks-cache)".to_owned(),
+        Some(Ok(None)) => format!("kept in {path} for a start without the URL: nothing yet"),
+        Some(Ok(Some((keys, age)))) => {
+            let (s, age) = (if keys == 1 { "" } else { "s" }, span(age.as_secs()));
+            format!("kept in {path} for a start without the URL: {keys} key{s}, {age} old")
         }
-        (Some(path), Some(Ok(None))) => format!("kept in {path}, for a start without the URL: none are there yet"),
-        (_, Some(Err(why))) => format!("kept, but a start without the URL would have none: {why}"),
-        _ => "not kept: a start without the URL verifies no token (--jwks-cache)".to_owned(),
+        Some(Err(why)) => format!("kept for a start without the URL, but of no use now: {why}"),
     };
-    Some([("signers", fetched), ("", kept)])
+    Some([("key set", fetched), ("", kept)])
 }
 
 /// In MB of 1,000,000 bytes, as memory is told everywhere here.

@@ -306,7 +306,7 @@ mod tests {
             if width > WIDE {
                 for part in [
                     "healthy",
-                    "keys of 2h 1m ago",
+                    "keys of 2h 01m ago",
                     "1,234,567",
                     "7 requests",
                     "client_closed 3",
