@@ -26,7 +26,7 @@
 //! | `server/service.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
 //! | `http/access.rs`, `auth/mod.rs` | Who asks, and what may they do? |
-//! | `auth/token.rs`, `signature.rs`, `claims.rs`, `jwks.rs`, `keys/mod.rs` | How is it proved? |
+//! | `auth/token.rs`, `signature.rs`, `claims.rs`, `jwks.rs`, `cache.rs`, `keys/mod.rs` | How is it proved? |
 //! | `limit/mod.rs` | How much of it may they have? |
 //! | `http/publish.rs`, `event.rs`, `name.rs`, `pattern.rs` | What is an event, whose is it, and what is refused? |
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |

@@ -66,6 +66,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("jwt-key", "no/such/key.pem"),
     ("jwks", "no/such/set.json"),
     ("jwks-refresh", "daily"),
+    ("jwks-cache", "without-a-url.json"),
     ("jwt-algorithms", "HS256,none"),
     ("jwt-audience", "a,,b"),
     ("jwt-issuer", ""),

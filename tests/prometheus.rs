@@ -124,7 +124,8 @@ fn prometheus_scrapes_and_understands_all_of_it() {
     });
     let told: Vec<_> = rules.iter().map(|rule| (rule["name"].as_str(), rule["state"].as_str())).collect();
     let quiet = Some("inactive");
-    let expected = ["FanfareEventsMissed", "FanfareFull", "FanfareSlow"].map(|name| (Some(name), quiet));
+    let expected =
+        ["FanfareEventsMissed", "FanfareFull", "FanfareSlow", "FanfareKeysStale"].map(|name| (Some(name), quiet));
     assert_eq!(told, expected);
 }
 

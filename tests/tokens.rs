@@ -8,11 +8,14 @@ mod tools;
 #[path = "common/tokens.rs"]
 mod issuer;
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+#[path = "common/published.rs"]
+mod published;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::encoding::AsDer as _;
@@ -26,6 +29,7 @@ use fanfare::auth::token::{
 };
 use fanfare::clock::Now;
 use issuer::{Issuer, SECRET, hostile, pem, private};
+use published::{Published, key_set, listener};
 use serde_json::{Value, json};
 
 /// The moment at which all tokens here are looked at: good ones begin before and end after it.
@@ -59,7 +63,17 @@ fn by_pem(pem: &str, algorithm: Algorithm) -> Verifier {
 }
 
 fn by_jwks(place: Place, algorithms: &[Algorithm], refresh: Duration, rest: Duration) -> Verifier {
-    verifier(KeySource::Jwks(JwksConfig { place, algorithms: algorithms.to_vec(), refresh, rest }))
+    let algorithms = algorithms.to_vec();
+    verifier(KeySource::Jwks(JwksConfig { place, algorithms, refresh, rest, cache: None }))
+}
+
+/// A verifier that is kept fresh until the runtime ends, with a key set of ES256 that is kept in this file.
+fn kept_fresh(url: &str, rest: Duration, cache: Option<PathBuf>) -> Arc<Verifier> {
+    let (place, algorithms) = (Place::from(url), vec![Algorithm::ES256]);
+    let verifier = Arc::new(verifier(KeySource::Jwks(JwksConfig { place, algorithms, refresh: RARELY, rest, cache })));
+    let kept = verifier.clone();
+    tokio::spawn(async move { kept.keep_fresh().await });
+    verifier
 }
 
 /// A new file in the build's own temporary directory.
@@ -113,61 +127,11 @@ fn verifier_of(issuer: &Issuer) -> Verifier {
     }
 }
 
-fn key_set(issuers: &[&Issuer]) -> Vec<u8> {
-    json!({"keys": issuers.iter().map(|issuer| issuer.jwk()).collect::<Vec<_>>()}).to_string().into_bytes()
-}
-
-/// A server that gives the same answer to all requests, until it is given another one.
-struct Published {
-    url: String,
-    answer: Arc<Mutex<Vec<u8>>>,
-    requests: Arc<Mutex<usize>>,
-}
-
-impl Published {
-    fn on(listener: TcpListener) -> Published {
-        let url = format!("http://{}/keys", listener.local_addr().expect("it is bound"));
-        let (answer, requests) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
-        let (shared, counted) = (answer.clone(), requests.clone());
-        let serve = move |connection: TcpStream| -> io::Result<()> {
-            let mut head = BufReader::new(connection.try_clone()?).lines();
-            while head.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
-            *counted.lock().expect("not poisoned") += 1;
-            let answer = shared.lock().expect("not poisoned").clone();
-            (&connection).write_all(&answer)
-        };
-        thread::spawn(move || {
-            for connection in listener.incoming().map_while(Result::ok) {
-                // A client that gave up is no fault of this server.
-                let _ = serve(connection);
-            }
-        });
-        Published { url, answer, requests }
-    }
-
-    fn give(&self, status: &str, body: &[u8]) {
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nLocation: {}\r\nConnection: close\r\n\r\n",
-            body.len(),
-            self.url,
-        );
-        *self.answer.lock().expect("not poisoned") = [head.as_bytes(), body].concat();
-    }
-
-    fn requests(&self) -> usize {
-        *self.requests.lock().expect("not poisoned")
-    }
-}
-
-fn listener() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port")
-}
-
 /// Asks for the keys until a token is good, as requests would.
 async fn wait_until_good(verifier: &Verifier, token: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(denied) = verifier.verify(token, now()) {
-        assert_eq!(denied, Denied::UnknownSigner);
+        assert!(matches!(denied, Denied::UnknownSigner | Denied::KeysUnavailable), "{denied:?}");
         assert!(Instant::now() < deadline, "the keys have not come");
         verifier.refresh().await;
     }
@@ -184,7 +148,7 @@ async fn published_keys_are_rotated_and_outlast_trouble() {
     server.give("200 OK", &key_set(&[&first]));
     let algorithms = [Algorithm::ES256, Algorithm::EdDSA];
     let verifier = Arc::new(by_jwks(Place::from(&*server.url), &algorithms, RARELY, AT_ONCE));
-    assert_eq!(verifier.verify(&first.good(), now()), Err(Denied::UnknownSigner), "nothing was fetched yet");
+    assert_eq!(verifier.verify(&first.good(), now()), Err(Denied::KeysUnavailable), "nothing was fetched yet");
     let task = tokio::spawn({
         let verifier = verifier.clone();
         async move { verifier.keep_fresh().await }
@@ -269,6 +233,74 @@ async fn whatever_tokens_say_the_issuer_has_its_rest() {
     let requests = server.requests();
     assert!((2..=most as usize).contains(&requests), "{requests} requests in {:?}", started.elapsed());
     task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_issuer_that_fails_is_asked_again_after_a_growing_delay_whatever_tokens_say() {
+    let issuer = Issuer::new(Algorithm::ES256, "k", NOW_S);
+    let server = Published::on(listener());
+    let started = Instant::now();
+    let verifier = kept_fresh(&server.url, RARELY, None);
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        // Nobody is kept waiting for an issuer that has just failed.
+        let asked = Instant::now();
+        verifier.refresh().await;
+        assert!(seen.is_empty() || asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert_eq!(verifier.verify(&issuer.good(), now()), Err(Denied::KeysUnavailable));
+        if server.requests() > seen.len() {
+            seen.push(started.elapsed());
+        }
+        tokio::time::sleep(AT_ONCE).await;
+        assert!(started.elapsed() < Duration::from_secs(30), "it is asked again: {seen:?}");
+    }
+    // After half a second, one and two.
+    for (n, least_ms) in [(1, 500), (2, 1500), (3, 3500)] {
+        assert!(seen[n] >= Duration::from_millis(least_ms), "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_cached_key_set_is_written_where_it_has_changed_and_is_always_of_the_last_fetch() {
+    let first = Issuer::new(Algorithm::ES256, "first", NOW_S);
+    let server = Published::on(listener());
+    server.give("200 OK", &key_set(&[&first]));
+    let path = file("cache.json", b"");
+    std::fs::remove_file(&path).expect("it is there");
+    let verifier = kept_fresh(&server.url, AT_ONCE, Some(path.clone()));
+    wait_until_good(&verifier, &first.good()).await;
+    // One that follows a reading has seen its end, and with it the end of the one before.
+    let read_twice = async || {
+        let seen = server.requests();
+        while server.requests() < seen + 2 {
+            verifier.refresh().await;
+        }
+    };
+    read_twice().await;
+    let written = std::fs::metadata(&path).expect("it was kept");
+    read_twice().await;
+    let read = std::fs::metadata(&path).expect("it is kept");
+    assert_eq!(read.ino(), written.ino(), "the set is the same");
+    assert!(read.modified().expect("a time") > written.modified().expect("a time"), "but it is newer");
+
+    // The issuer takes its key back: it does not return with the next start.
+    server.give("200 OK", b"{\"keys\":[]}");
+    read_until_failed(&verifier).await;
+    assert_eq!(verifier.verify(&first.good(), now()), Err(Denied::KeysUnavailable));
+    server.go_away();
+    let next = kept_fresh(&server.url, AT_ONCE, Some(path));
+    read_until_failed(&next).await;
+    assert_eq!(next.verify(&first.good(), now()), Err(Denied::KeysUnavailable));
+    assert!(!next.has_keys());
+}
+
+async fn read_until_failed(verifier: &Verifier) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while verifier.key_set().expect("it is one").failed_fetches == 0 {
+        assert!(Instant::now() < deadline, "no reading has failed");
+        verifier.refresh().await;
+        tokio::time::sleep(AT_ONCE).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

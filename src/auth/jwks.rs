@@ -2,21 +2,25 @@
 //!
 //! Tokens are verified with the set that is held, without waiting. One task reads the set: periodically, and soon
 //! when a token names a key that is not in it, but never more often than the configured rest allows, whatever tokens
-//! say. Where it cannot be read, the keys that are held stay; a set without a key, in contrast, is believed.
+//! say. Where it cannot be read, the keys that are held stay, and it is read again after a delay that grows up to that
+//! rest; a set without a key, in contrast, is believed. At the start, a set that was kept in a file stands in for an
+//! issuer that does not answer.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Denied;
+use super::cache::{Cache, Kept};
 use super::fetch::Fetcher;
 use super::signature::VerifyingKey;
 
@@ -31,6 +35,8 @@ pub struct JwksConfig {
     pub refresh: Duration,
     /// How long they are not read again, whatever tokens say.
     pub rest: Duration,
+    /// A file that keeps the last set of a URL, for a start while the URL does not answer.
+    pub cache: Option<PathBuf>,
 }
 
 /// Where a key set is.
@@ -53,10 +59,16 @@ impl From<&str> for Place {
 }
 
 /// The largest key set, in bytes.
-const SET_MAX: usize = 1 << 20;
+pub(super) const SET_MAX: usize = 1 << 20;
 
 /// How long a request waits for keys that its token names and that are not held.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After the first reading that failed, the time to the next; it doubles up to the rest.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+
+/// How often the log tells of readings that fail, at the most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// An issuer's keys.
 #[derive(Debug)]
@@ -65,11 +77,13 @@ pub(super) struct Jwks {
     algorithms: Vec<Algorithm>,
     refresh: Duration,
     rest: Duration,
-    keys: RwLock<Arc<KeySet>>,
+    cache: Option<Cache>,
+    held: RwLock<Arc<Held>>,
     /// A token named a key that is not held.
     wanted: Notify,
-    /// How often the set was read, successfully or not.
-    loads: watch::Sender<u64>,
+    readings: watch::Sender<Readings>,
+    /// Times that the set could not be written to the cache.
+    failed_writes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -78,24 +92,91 @@ enum Source {
     Url(Box<Fetcher>),
 }
 
+/// The readings of the set so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Readings {
+    /// How many have ended, well or not.
+    ended: u64,
+    /// How many of them failed, and how many of those since the last that did not.
+    failed: u64,
+    failed_in_a_row: u64,
+    is_under_way: bool,
+}
+
+/// Where the keys that are held came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// From nowhere: there are none yet.
+    None,
+    /// From the URL.
+    Fetched,
+    /// From the file that keeps the URL's last set.
+    Cached,
+    /// From the file that is set.
+    File,
+}
+
+/// The keys that are held.
+#[derive(Debug)]
+pub(super) struct Held {
+    set: KeySet,
+    origin: Origin,
+    /// When they were put here, and how old they were then. Later steps of the wall clock do not change their age.
+    since: Instant,
+    age_then: Duration,
+}
+
+impl Held {
+    fn new(set: KeySet, origin: Origin, age_then: Duration) -> Held {
+        Held { set, origin, since: Instant::now(), age_then }
+    }
+
+    fn age(&self) -> Duration {
+        self.age_then + self.since.elapsed()
+    }
+}
+
+/// Figures of a key set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct KeySetFigures {
+    /// Keys that tokens are verified with.
+    pub keys: usize,
+    /// Where they came from.
+    pub source: Origin,
+    /// Seconds since the set was last read from its place; `None` where it never was.
+    pub age_seconds: Option<u64>,
+    /// Readings of the set, from the file or the URL.
+    pub fetches: u64,
+    /// Those of them that failed, or brought no key.
+    pub failed_fetches: u64,
+    /// Times that the set could not be written to its cache.
+    pub failed_cache_writes: u64,
+}
+
 impl Jwks {
     /// Holds the keys of a file from the start, those behind a URL once [`Jwks::keep_fresh`] has got them.
     ///
     /// # Errors
-    /// Where the algorithms are not for public keys, the file has no key that can be used, or the URL is none.
+    /// Where the algorithms are not for public keys, the file has no key that can be used, the URL is none, or the cache
+    /// can be no file: names the setting.
     pub(super) fn new(config: &JwksConfig) -> Result<Jwks, String> {
+        let wrong = |why| format!("--jwks: {why}");
         if let Some(hmac) = config.algorithms.iter().find(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
-            return Err(format!("{hmac:?} needs a secret, and published keys are none; expected RS, PS, ES or EdDSA"));
+            let why = format!("{hmac:?} needs a secret, and published keys are none; expected RS, PS, ES or EdDSA");
+            return Err(wrong(why));
         }
-        let (source, keys) = match &config.place {
-            Place::Url(url) => (Source::Url(Box::new(Fetcher::new(url)?)), KeySet::default()),
+        let (source, held, cache) = match &config.place {
+            Place::Url(url) => {
+                let fetcher = Fetcher::new(url).map_err(wrong)?;
+                let cache = config.cache.as_ref().map(|path| Cache::new(path, url)).transpose()?;
+                let held = Held::new(KeySet::default(), Origin::None, Duration::ZERO);
+                (Source::Url(Box::new(fetcher)), held, cache)
+            }
             Place::File(path) => {
-                let read = || {
-                    let keys = KeySet::parse(&read(path)?, &config.algorithms)?;
-                    keys.usable(&config.algorithms).map(|()| keys)
-                };
-                let keys = read().map_err(|why| format!("{}: {why}", path.display()))?;
-                (Source::File(path.clone()), keys)
+                let set = read(path).and_then(|text| KeySet::usable(&text, &config.algorithms));
+                let set = set.map_err(|why| wrong(format!("{}: {why}", path.display())))?;
+                (Source::File(path.clone()), Held::new(set, Origin::File, Duration::ZERO), None)
             }
         };
         Ok(Jwks {
@@ -103,73 +184,221 @@ impl Jwks {
             algorithms: config.algorithms.clone(),
             refresh: config.refresh,
             rest: config.rest,
-            keys: RwLock::new(Arc::new(keys)),
+            cache,
+            held: RwLock::new(Arc::new(held)),
             wanted: Notify::new(),
-            loads: watch::Sender::new(0),
+            readings: watch::Sender::default(),
+            failed_writes: AtomicU64::new(0),
         })
     }
 
     /// The keys as they are now.
-    pub(super) fn held(&self) -> Arc<KeySet> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn held(&self) -> Arc<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there is a key to verify with.
+    pub(super) fn has_keys(&self) -> bool {
+        !self.held().set.keys.is_empty()
+    }
+
+    /// The keys that a token may be signed with, of those that are held.
+    ///
+    /// # Errors
+    /// [`Denied::Untrusted`] and [`Denied::UnknownSigner`]; [`Denied::KeysUnavailable`] where the issuer might know the
+    /// key and cannot be asked now.
+    pub(super) fn signers<'a>(
+        &self,
+        held: &'a Held,
+        id: Option<&str>,
+    ) -> Result<impl Iterator<Item = &'a VerifyingKey>, Denied> {
+        held.set.named(id).map_err(|denied| {
+            let readings = self.readings.borrow();
+            let is_unsure = readings.failed_in_a_row > 0 || readings.is_under_way || held.set.keys.is_empty();
+            match denied {
+                Denied::UnknownSigner if is_unsure => Denied::KeysUnavailable,
+                denied => denied,
+            }
+        })
+    }
+
+    /// Figures of the moment.
+    pub(super) fn figures(&self) -> KeySetFigures {
+        let (held, readings) = (self.held(), *self.readings.borrow());
+        KeySetFigures {
+            keys: held.set.keys.len(),
+            source: held.origin,
+            age_seconds: (held.origin != Origin::None).then(|| held.age().as_secs()),
+            fetches: readings.ended,
+            failed_fetches: readings.failed,
+            failed_cache_writes: self.failed_writes.load(Relaxed),
+        }
+    }
+
+    /// What is in the cache, where there is one: how many keys and how old, or nothing yet.
+    pub(super) fn cached(&self) -> Option<Result<Option<(usize, Duration)>, String>> {
+        let held = read_cache(self.cache.as_ref()?, &self.algorithms);
+        Some(held.map(|held| held.map(|held| (held.set.keys.len(), held.age_then))))
     }
 
     /// Reads the keys again and again, for ever.
     pub(super) async fn keep_fresh(&self) {
-        let mut trouble = None;
+        let mut cached = None;
+        if let Some(cache) = self.cache.clone() {
+            let algorithms = self.algorithms.clone();
+            cached = blocking(move || read_cache(&cache, &algorithms)).await.unwrap_or_else(|why| {
+                tracing::warn!("the key set that was kept cannot be used: {why}");
+                None
+            });
+        }
+        let mut troubles = Troubles::default();
         loop {
-            let outcome = self.load().await;
-            // Once for each change: an issuer may be away for days.
-            match &outcome {
-                Err(why) if trouble.as_ref() != Some(why) => {
-                    tracing::warn!(keys = self.held().keys.len(), "the key set for tokens: {why}");
-                }
-                Ok(()) if trouble.is_some() => tracing::info!("the key set for tokens is good again"),
-                _ => {}
+            self.readings.send_modify(|readings| readings.is_under_way = true);
+            let outcome = self.load(&mut troubles.writes).await;
+            // Only for an issuer that has not answered at all. Requests that wait for this reading find the keys.
+            if let Some(cached) = cached.take().filter(|_| self.held().origin == Origin::None) {
+                self.hold(cached);
             }
-            trouble = outcome.err();
-            self.loads.send_modify(|loads| *loads += 1);
-            sleep(self.rest).await;
-            let _ = timeout(self.refresh.saturating_sub(self.rest), self.wanted.notified()).await;
+            self.readings.send_modify(|readings| {
+                readings.is_under_way = false;
+                readings.ended += 1;
+                readings.failed += u64::from(outcome.is_err());
+                readings.failed_in_a_row = if outcome.is_err() { readings.failed_in_a_row + 1 } else { 0 };
+            });
+            troubles.tell(&outcome, &self.held());
+            let failed = self.readings.borrow().failed_in_a_row;
+            if failed > 0 {
+                sleep(retry_after(failed, self.rest)).await;
+            } else {
+                sleep(self.rest).await;
+                let _ = timeout(self.refresh.saturating_sub(self.rest), self.wanted.notified()).await;
+            }
         }
     }
 
-    /// Asks for the keys to be read soon, and waits until they have been, or for some seconds.
+    /// Asks for the keys to be read soon, and waits until they have been, or for some seconds. Returns at once while
+    /// they cannot be read: they are read again anyway, and nobody has to hold a connection for it.
     pub(super) async fn refresh(&self) {
-        let mut loads = self.loads.subscribe();
-        self.wanted.notify_one();
-        let _ = timeout(PATIENCE, loads.changed()).await;
+        let mut readings = self.readings.subscribe();
+        let Readings { ended, failed_in_a_row, is_under_way, .. } = *readings.borrow_and_update();
+        if failed_in_a_row > 0 {
+            return;
+        }
+        if !is_under_way {
+            self.wanted.notify_one();
+        }
+        let _ = timeout(PATIENCE, readings.wait_for(|readings| readings.ended > ended)).await;
     }
 
-    async fn load(&self) -> Result<(), String> {
-        let keys = match &self.source {
-            Source::Url(url) => KeySet::parse(&url.get(SET_MAX).await?, &self.algorithms)?,
+    async fn load(&self, failed_writes: &mut Sparingly) -> Result<(), String> {
+        let (text, origin) = match &self.source {
+            Source::Url(url) => (url.get(SET_MAX).await?, Origin::Fetched),
             Source::File(path) => {
                 let path = path.clone();
-                let text = tokio::task::spawn_blocking(move || read(&path)).await.map_err(|error| error.to_string())?;
-                KeySet::parse(&text?, &self.algorithms)?
+                (blocking(move || read(&path)).await?.into(), Origin::File)
             }
         };
-        let held = self.held();
-        if keys.names().ne(held.names()) || keys.ignored != held.ignored {
-            tracing::info!(keys = keys.keys.len(), ignored = keys.ignored, "the keys for tokens have changed");
+        let set = KeySet::parse(&text, &self.algorithms)?;
+        let outcome = set.has_keys(&self.algorithms);
+        self.hold(Held::new(set, origin, Duration::ZERO));
+        if let Some(cache) = self.cache.clone() {
+            // A set without keys too: keys that the issuer has taken back must not come back from here.
+            if let Err(why) = blocking(move || cache.keep(&text)).await {
+                self.failed_writes.fetch_add(1, Relaxed);
+                failed_writes.tell(|failed| tracing::warn!(failed, "the key set for tokens cannot be kept: {why}"));
+            }
         }
-        let outcome = keys.usable(&self.algorithms);
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         outcome
+    }
+
+    fn hold(&self, held: Held) {
+        let (before, set) = (self.held(), &held.set);
+        if set.names().ne(before.set.names()) || set.ignored != before.set.ignored {
+            tracing::info!(keys = set.keys.len(), ignored = set.ignored, "the keys for tokens have changed");
+        }
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
     }
 }
 
-/// Reads a file, up to one byte more than a key set may have.
+/// The keys in a cache, if there are any.
+fn read_cache(cache: &Cache, algorithms: &[Algorithm]) -> Result<Option<Held>, String> {
+    let Some(Kept { text, age }) = cache.read()? else { return Ok(None) };
+    let set = KeySet::usable(&text, algorithms).map_err(|why| cache.wrong(&why))?;
+    Ok(Some(Held::new(set, Origin::Cached, age)))
+}
+
+/// How long to wait after so many readings that failed one after the other.
+fn retry_after(failed: u64, rest: Duration) -> Duration {
+    let doublings = u32::try_from(failed.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    (FIRST_RETRY * 2_u32.pow(doublings)).min(rest)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// What fails again and again is told at most once in [`TELL_EVERY`], with the number of times.
+#[derive(Default)]
+struct Sparingly {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Sparingly {
+    /// Counts one more failure, and tells of all that were not told of yet if it is time to.
+    fn tell(&mut self, tell: impl FnOnce(u64)) {
+        self.untold += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tell(self.untold);
+            *self = Sparingly { told: Some(Instant::now()), untold: 0 };
+        }
+    }
+}
+
+/// What the log is told of.
+#[derive(Default)]
+struct Troubles {
+    reads: Sparingly,
+    writes: Sparingly,
+    /// Whether the log's last word is that the set cannot be read.
+    is_open: bool,
+}
+
+impl Troubles {
+    fn tell(&mut self, outcome: &Result<(), String>, held: &Held) {
+        let Err(why) = outcome else {
+            if std::mem::take(&mut self.is_open) {
+                tracing::info!("the key set for tokens is good again");
+            }
+            return;
+        };
+        let (keys, age_s) = (held.set.keys.len(), held.age().as_secs());
+        let means = match held.origin {
+            _ if keys == 0 => "no token can be verified",
+            Origin::Cached => "tokens are verified with the cached set",
+            _ => "tokens are verified with the set that is held",
+        };
+        self.reads.tell(|failed| {
+            tracing::warn!(failed, keys, age_s, "the key set for tokens cannot be read; {means}: {why}");
+            self.is_open = true;
+        });
+    }
+}
+
+/// Reads a file with a key set.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     let read = File::open(path).and_then(|file| file.take(SET_MAX as u64 + 1).read_to_end(&mut text));
-    read.map(|_| text).map_err(|error| format!("{error}; expected a file with a JSON Web Key Set"))
+    read.map_err(|error| format!("{error}; expected a file with a JSON Web Key Set"))?;
+    match text.len() > SET_MAX {
+        true => Err(format!("it has more than {SET_MAX} bytes")),
+        false => Ok(text),
+    }
 }
 
 /// The keys of one reading.
 #[derive(Debug, Default)]
-pub(super) struct KeySet {
+struct KeySet {
     keys: Vec<NamedKey>,
     /// How many more there were that are of no use here.
     ignored: usize,
@@ -188,9 +417,6 @@ impl KeySet {
         struct Set {
             keys: Vec<serde_json::Value>,
         }
-        if text.len() > SET_MAX {
-            return Err(format!("it has more than {SET_MAX} bytes"));
-        }
         let set: Set = serde_json::from_slice(text)
             .map_err(|error| format!("it is no JSON Web Key Set ({error}); expected {{\"keys\":[…]}}"))?;
         let found = set.keys.len();
@@ -206,8 +432,13 @@ impl KeySet {
         Ok(KeySet { ignored: found - keys.len(), keys })
     }
 
-    /// Whether there is a key at all.
-    fn usable(&self, algorithms: &[Algorithm]) -> Result<(), String> {
+    /// Reads a set that has a key.
+    fn usable(text: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, String> {
+        let set = KeySet::parse(text, algorithms)?;
+        set.has_keys(algorithms).map(|()| set)
+    }
+
+    fn has_keys(&self, algorithms: &[Algorithm]) -> Result<(), String> {
         match self.keys.is_empty() {
             true => Err(format!("it has no key to use; expected a public key for {algorithms:?}")),
             false => Ok(()),
@@ -216,7 +447,7 @@ impl KeySet {
 
     /// The keys that a token which names its key so, or does not, may be signed with: those of that name. Where there
     /// is only one key, a token need not name it; and if the key itself has no name, it is meant by any.
-    pub(super) fn named(&self, id: Option<&str>) -> Result<impl Iterator<Item = &VerifyingKey>, Denied> {
+    fn named(&self, id: Option<&str>) -> Result<impl Iterator<Item = &VerifyingKey>, Denied> {
         let is_meant = move |key: &&NamedKey| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
         match id {
             None if self.keys.len() > 1 => Err(Denied::Untrusted),

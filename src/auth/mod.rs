@@ -4,8 +4,10 @@
 //! reason to refuse comes out; neither ever holds the secret itself, so neither can be logged with it.
 //!
 //! A token: `token` is what is set up and asked; `signature` says who signed a text, `claims` what it says, `jwks`
-//! keeps the keys of an issuer that changes them, and `fetch` gets those from where they are published.
+//! keeps the keys of an issuer that changes them, `fetch` gets those from where they are published, and `cache` keeps
+//! them in a file.
 
+mod cache;
 mod claims;
 mod fetch;
 mod jwks;
@@ -69,4 +71,7 @@ pub enum Denied {
     /// It names a signing key that is not among those held. The issuer may have changed its keys:
     /// [`token::Verifier::refresh`] may bring it.
     UnknownSigner,
+    /// The key that it names, if it names one, cannot be looked up now: the issuer's keys are being read, or could not
+    /// be. This says nothing of the token, and passes; a [`token::Verifier::refresh`] waits for a reading under way.
+    KeysUnavailable,
 }

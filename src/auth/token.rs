@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use clap::ValueEnum;
@@ -18,7 +19,7 @@ use super::{Denied, Identity};
 use crate::clock::Now;
 
 pub use super::claims::ClaimsConfig;
-pub use super::jwks::{JwksConfig, Place};
+pub use super::jwks::{JwksConfig, KeySetFigures, Origin, Place};
 pub use super::signature::TOKEN_MAX;
 pub use jsonwebtoken::Algorithm;
 
@@ -162,9 +163,7 @@ impl Verifier {
                     .map_err(|error| wrong(&format_args!("{error}; expected a public key in PEM")))?;
                 Keys::Fixed(vec![(VerifyingKey::from_pem(&pem, algorithms).map_err(|why| wrong(&why))?, None)])
             }
-            Some(KeySource::Jwks(jwks)) => {
-                Keys::Jwks(Box::new(Jwks::new(jwks).map_err(|why| format!("--jwks: {why}"))?))
-            }
+            Some(KeySource::Jwks(jwks)) => Keys::Jwks(Box::new(Jwks::new(jwks)?)),
         };
         Ok(Verifier { keys, claims: config.claims.clone() })
     }
@@ -172,7 +171,8 @@ impl Verifier {
     /// Who a token is, if it is good at this moment. Asks nobody: it is verified with the keys that are held.
     ///
     /// # Errors
-    /// Where it is not. [`Denied::UnknownSigner`] may pass after a [`Verifier::refresh`].
+    /// Where it is not. [`Denied::UnknownSigner`] and [`Denied::KeysUnavailable`] may pass after a
+    /// [`Verifier::refresh`].
     pub fn verify(&self, token: &str, now: Now) -> Result<Identity, Denied> {
         let token = Token::read(token)?;
         let claims: Claims = match &self.keys {
@@ -180,9 +180,34 @@ impl Verifier {
                 let counts = |until: &Option<Now>| until.is_none_or(|until| now < until);
                 token.claims(keys.iter().filter(|(_, until)| counts(until)).map(|(key, _)| key))?
             }
-            Keys::Jwks(jwks) => token.claims(jwks.held().named(token.key_id())?)?,
+            Keys::Jwks(jwks) => token.claims(jwks.signers(&jwks.held(), token.key_id())?)?,
         };
         claims.identity(&self.claims, now, || digest_of(&token))
+    }
+
+    /// Whether there is a key to verify with. Published ones may still have to come.
+    pub fn has_keys(&self) -> bool {
+        match &self.keys {
+            Keys::Fixed(_) => true,
+            Keys::Jwks(jwks) => jwks.has_keys(),
+        }
+    }
+
+    /// Figures of the key set, where keys are published in one.
+    pub fn key_set(&self) -> Option<KeySetFigures> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Jwks(jwks) => Some(jwks.figures()),
+        }
+    }
+
+    /// The key set that is kept in a file, where there is such a file: how many keys it has, and its age; `None` within
+    /// where none has been kept yet, and an error where it cannot be used.
+    pub fn cached(&self) -> Option<Result<Option<(usize, Duration)>, String>> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Jwks(jwks) => jwks.cached(),
+        }
     }
 
     /// Keeps published keys fresh, for ever; returns at once where there are none to keep. To be run as a task, by
@@ -193,8 +218,9 @@ impl Verifier {
         }
     }
 
-    /// Has published keys read again, for a token that was denied as [`Denied::UnknownSigner`], and waits until they
-    /// have been, but a few seconds at most. However often this is called, they are read no oftener than
+    /// Has published keys read again, for a token that was denied as [`Denied::UnknownSigner`] or
+    /// [`Denied::KeysUnavailable`], and waits until they have been, but a few seconds at most, and not at all where the
+    /// last reading failed. However often this is called, they are read no oftener than
     /// [`JwksConfig::rest`] allows. Needs [`Verifier::keep_fresh`] to run.
     pub async fn refresh(&self) {
         if let Keys::Jwks(jwks) = &self.keys {

@@ -4,14 +4,15 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args};
 
 use super::Failure;
+use super::figures::span;
 use crate::app::App;
-use crate::auth::token::Mode;
+use crate::auth::token::{JwksConfig, KeySource, Mode, Place, Verifier};
 use crate::config::{Config, Flags};
 use crate::http::access::Access;
 use crate::http::cors::Cors;
@@ -172,6 +173,9 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         false => "nobody in particular: there is no operator's key (FANFARE_ADMIN_KEY)",
     };
     follows.push(("operators", operators.to_owned()));
+    if let Some(set) = access.verifier().and_then(|verifier| key_set(config, verifier)) {
+        follows.extend(set);
+    }
     let pages = match &config.cors {
         Cors::SameOrigin => "of the broker's own origin only",
         Cors::Any => "of every origin may read, without credentials; none may publish",
@@ -201,6 +205,25 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         .push(("threads", format!("{} write to streams, {} read requests", config.fanout.shards, config.http_threads)));
     follows.push(("stops", format!("within {:?} of SIGTERM, streams first", config.grace)));
     follows
+}
+
+/// How the key set behind a URL is fetched, and what the cache holds of it.
+fn key_set(config: &Config, verifier: &Verifier) -> Option<[(&'static str, String); 2]> {
+    let Some(KeySource::Jwks(JwksConfig { place: Place::Url(url), refresh, cache, .. })) = &config.tokens.keys else {
+        return None;
+    };
+    let fetched = format!("read from {url} every {refresh:?}; until a first one is there, the broker is not ready");
+    let path = cache.as_deref().unwrap_or(Path::new("")).display();
+    let kept = match verifier.cached() {
+        None => "not kept in a file: a start without the URL has no keys (--jwks-cache)".to_owned(),
+        Some(Ok(None)) => format!("kept in {path} for a start without the URL: nothing yet"),
+        Some(Ok(Some((keys, age)))) => {
+            let (s, age) = (if keys == 1 { "" } else { "s" }, span(age.as_secs()));
+            format!("kept in {path} for a start without the URL: {keys} key{s}, {age} old")
+        }
+        Some(Err(why)) => format!("kept for a start without the URL, but of no use now: {why}"),
+    };
+    Some([("key set", fetched), ("", kept)])
 }
 
 /// In MB of 1,000,000 bytes, as memory is told everywhere here.

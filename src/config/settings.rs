@@ -191,6 +191,10 @@ settings! {
     /// [default: 5m].
     #[arg(long, env = "FANFARE_JWKS_REFRESH", value_name = "SPAN")]
     jwks_refresh: Span,
+    /// A file that keeps the key set of a --jwks URL. The broker verifies tokens with it when the URL does not answer at
+    /// the start [default: none].
+    #[arg(long, env = "FANFARE_JWKS_CACHE", value_name = "FILE")]
+    jwks_cache: PathBuf,
     /// What tokens may be signed with, of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
     /// and EdDSA, separated by commas [default: HS256 with a secret, RS256 with a key set, what the key is for with a
     /// key file].

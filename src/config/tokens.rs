@@ -71,17 +71,23 @@ fn key_source(settings: &mut Settings) -> Result<Option<KeySource>, String> {
         }
     };
     let refresh = span("jwks-refresh", settings.jwks_refresh, Duration::from_secs(300))?;
-    match (settings.jwt_secret.take(), settings.jwt_key.take(), settings.jwks.take()) {
+    let place = settings.jwks.take().map(|place| Place::from(&*place));
+    let cache = settings.jwks_cache.take();
+    if cache.is_some() && !matches!(place, Some(Place::Url(_))) {
+        return Err("--jwks-cache keeps the key set of a URL; expected --jwks with a URL too".to_owned());
+    }
+    match (settings.jwt_secret.take(), settings.jwt_key.take(), place) {
         (Some(current), None, None) => Ok(Some(KeySource::Secret { current, previous, algorithms })),
         (None, ..) if previous.is_some() => {
             Err("--jwt-previous-secret is alone; expected --jwt-secret with it".to_owned())
         }
         (None, Some(file), None) => Ok(Some(KeySource::Pem { file, algorithms })),
         (None, None, Some(place)) => Ok(Some(KeySource::Jwks(JwksConfig {
-            place: Place::from(&*place),
+            place,
             algorithms: if algorithms.is_empty() { vec![Algorithm::RS256] } else { algorithms },
             refresh,
             rest: JWKS_REST,
+            cache,
         }))),
         (None, None, None) => Ok(None),
         _ => Err("more than one of --jwt-secret (or JWT_SECRET), --jwt-key and --jwks; expected one".to_owned()),

@@ -122,6 +122,11 @@ impl Access {
         self.verifier.as_ref()
     }
 
+    /// Whether tokens can be verified, where they are looked at.
+    pub fn has_keys_for_tokens(&self) -> bool {
+        self.verifier.as_ref().is_none_or(Verifier::has_keys)
+    }
+
     /// Whether anybody may listen to everything.
     pub fn is_open_to_listeners(&self) -> bool {
         self.mode == Mode::Off
@@ -180,7 +185,7 @@ impl Access {
         client: IpAddr,
     ) -> Result<(Publisher, Option<Allowance>), Problem> {
         let mut publisher = self.publisher(headers, Now::read());
-        if let Err(Denied::UnknownSigner) = publisher {
+        if let Err(Denied::UnknownSigner | Denied::KeysUnavailable) = publisher {
             self.refresh().await;
             publisher = self.publisher(headers, Now::read());
         }

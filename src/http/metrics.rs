@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::reply::{Reply, text_reply};
 use super::stats::{Figures, VERSION};
+use crate::auth::token::Origin;
 use crate::histogram::{BOUNDS_NS, Observed};
 use crate::log::TopicFigures;
 
@@ -43,7 +44,8 @@ impl Collector for Scrape {
         self.events(&mut page)?;
         self.history(&mut page)?;
         self.requests(&mut page)?;
-        self.tls(&mut page)
+        self.tls(&mut page)?;
+        self.key_set(&mut page)
     }
 }
 
@@ -200,6 +202,23 @@ impl Scrape {
         page.counters("fanfare_tls_reloads", "Reloads of the certificate.", "result", by_result)?;
         let help = "When the certificate in force expires, since 1970.";
         page.gauge("fanfare_tls_certificate_expiry_timestamp_seconds", help, tls.expires_unix_s as f64)
+    }
+
+    fn key_set(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let Some(set) = &self.figures.key_set else { return Ok(()) };
+        page.gauge("fanfare_key_set_keys", "Keys that tokens are verified with (--jwks).", set.keys as f64)?;
+        if let Some(age) = set.age_seconds {
+            page.gauge("fanfare_key_set_age_seconds", "How long ago the key set was last read.", age as f64)?;
+        }
+        let sources =
+            [("none", Origin::None), ("fetched", Origin::Fetched), ("cached", Origin::Cached), ("file", Origin::File)];
+        let sources = sources.map(|(name, origin)| (name, f64::from(u8::from(set.source == origin))));
+        page.gauges("fanfare_key_set_source", "1 for where the key set came from.", "source", sources)?;
+        let by_result = [("completed", set.fetches - set.failed_fetches), ("failed", set.failed_fetches)];
+        let help = "Readings of the key set; one that brings no key has failed.";
+        page.counters("fanfare_key_set_fetches", help, "result", by_result)?;
+        let help = "Times that the key set could not be written to its cache (--jwks-cache).";
+        page.counter("fanfare_key_set_cache_failed_writes", help, set.failed_cache_writes)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::limit::{Allowance, Exceeded, TooManyStreams};
 /// An answer with all of its body at hand.
 pub type Reply = Response<Full<Bytes>>;
 
-/// Seconds after which a stream that found no room may try again.
+/// Seconds after which a stream that found no room, or no keys to look its token up in, may try again.
 const RETRY_AFTER_S: u64 = 5;
 
 /// Tells in an answer of 200 that a stream was refused, with the refusal's code: for those who watch statuses.
@@ -108,6 +108,7 @@ impl Problem {
             Problem::RateLimited(_) | Problem::TooManyStreams(_) => StatusCode::TOO_MANY_REQUESTS,
             // RFC 6750, section 3.1.
             Problem::Denied(Denied::Several) => StatusCode::BAD_REQUEST,
+            Problem::Denied(Denied::KeysUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Denied(_) => StatusCode::UNAUTHORIZED,
         }
     }
@@ -144,6 +145,7 @@ impl Problem {
             Problem::Denied(Denied::Elsewhere) => "token_for_elsewhere",
             Problem::Denied(Denied::UnknownKey) => "key_unknown",
             Problem::Denied(Denied::UnknownSigner) => "token_signer_unknown",
+            Problem::Denied(Denied::KeysUnavailable) => "keys_unavailable",
         }
     }
 
@@ -211,6 +213,8 @@ impl Problem {
             Problem::Method(allowed) => {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
+            // The token may be good: there is nothing to challenge.
+            Problem::Denied(Denied::KeysUnavailable) => {}
             Problem::Denied(denied) => {
                 headers.insert(WWW_AUTHENTICATE, challenge(*denied));
             }
@@ -267,7 +271,9 @@ impl Problem {
     fn retry_after_s(&self) -> Option<u64> {
         match self {
             Problem::Refused(Refused::Draining(left)) => Some(left.as_secs() + 1),
-            Problem::Refused(Refused::Full) | Problem::TooManyStreams(_) => Some(RETRY_AFTER_S),
+            Problem::Refused(Refused::Full) | Problem::TooManyStreams(_) | Problem::Denied(Denied::KeysUnavailable) => {
+                Some(RETRY_AFTER_S)
+            }
             Problem::RateLimited(exceeded) => Some(exceeded.retry_after_s),
             Problem::TooManyConnections(_) => Some(1),
             _ => None,
@@ -339,6 +345,7 @@ fn describe(denied: Denied) -> &'static str {
         Denied::Elsewhere => "the token is for another audience or from another issuer",
         Denied::UnknownKey => "there is no such key",
         Denied::UnknownSigner => "the token names a signing key that is not held here",
+        Denied::KeysUnavailable => "the issuer's keys cannot be read now; try again",
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tracing::{Instrument as _, Span};
 
 use super::tls::Tls;
+use crate::auth::token::Verifier;
 use crate::auth::{Denied, Listener};
 use crate::broker::{Broker, Refused};
 use crate::clock::Now;
@@ -142,7 +143,7 @@ impl Service {
             METRICS if get && self.metrics => Ok(self.scrape()),
             PAGE if get && self.page => answer(self.page(request.headers())?),
             "/health" | "/api/health" if get => answer(stats::health()),
-            "/ready" if get => answer(stats::ready(&self.broker)),
+            "/ready" if get => answer(stats::ready(&self.broker, self.access.has_keys_for_tokens())),
             ADMIN_STREAMS | ADMIN_TOPICS if get || request.method() == Method::DELETE => self.admin(request),
             path if request.method() == Method::OPTIONS => {
                 answer(self.cors.options(request.headers(), self.methods(path)?)?)
@@ -187,6 +188,7 @@ impl Service {
             limits: self.access.limits(),
             counts: &self.counts,
             tls: self.tls.as_ref().map(|tls| tls.figures()),
+            key_set: self.access.verifier().and_then(Verifier::key_set),
             recent: &self.recent,
         }
     }
@@ -234,7 +236,7 @@ impl Service {
     fn open(self: &Arc<Self>, head: Parts, peer: &Peer, request_id: &str, span: &Span) -> Result<Outcome, Problem> {
         match self.access.listener(&head, Now::read()) {
             // The keys that tokens are signed with may have changed.
-            Err(Denied::UnknownSigner) => {
+            Err(Denied::UnknownSigner | Denied::KeysUnavailable) => {
                 let (peer, request_id) = (*peer, request_id.to_owned());
                 let events = accepts_events(&head.headers) && head.method == Method::GET;
                 Ok(self.later(span.clone(), move |service| async move {

@@ -31,6 +31,7 @@ pub(super) struct Stats {
     pub(super) rates: Rates,
     pub(super) latency: Latency,
     pub(super) history: History,
+    pub(super) key_set: Option<KeySet>,
     pub(super) problems: BTreeMap<String, u64>,
     pub(super) topics: Vec<Topic>,
 }
@@ -95,6 +96,14 @@ pub(super) struct History {
     pub(super) topics: u64,
     pub(super) oldest: String,
     pub(super) newest: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct KeySet {
+    pub(super) keys: u64,
+    pub(super) source: String,
+    pub(super) age_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

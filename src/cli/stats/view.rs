@@ -71,6 +71,14 @@ fn draw_head(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Span::styled(plain(&stats.status).into_owned(), style.patch(BOLD)),
             Span::raw(format!(", up {}", span(stats.uptime_seconds))),
         ]);
+        let set = stats.key_set.as_ref();
+        if let Some(set) = set.filter(|set| set.keys == 0 || set.source == "cached") {
+            let text = match set.keys {
+                0 => ", no keys for tokens".to_owned(),
+                _ => format!(", keys of {} ago", span(set.age_seconds.unwrap_or_default())),
+            };
+            spans.push(Span::styled(text, BAD));
+        }
     }
     let line = Line::from(spans);
     let url = Line::styled(format!("{} ", plain(&model.url)), DIM).right_aligned();
@@ -282,7 +290,7 @@ mod tests {
     #[test]
     fn it_draws_at_any_size() {
         let data = r#"{"timestamp":"2026-11-24T12:00:01Z","data":{"status":"healthy","connected_clients":1234567,
-            "problems":{"bad_request":7},"streams":{"closed":{"client_closed":3}},
+            "problems":{"bad_request":7},"key_set":{"keys":2,"source":"cached","age_seconds":7260},"streams":{"closed":{"client_closed":3}},
             "topics":[{"topic":"a\u001b[2J\u0000b","rate":1.5,"last_published":"2026-11-24T12:00:00Z"}]}}"#;
         let mut model = Model::new("http://gateway");
         let now = Instant::now();
@@ -296,7 +304,15 @@ mod tests {
             model.take(News::Event(Event { kind: "stats".to_owned(), data: data.to_owned(), id: None }), now);
             let text = drawn(&model);
             if width > WIDE {
-                for part in ["healthy", "1,234,567", "7 requests", "client_closed 3", "a\\u001b[2J\\u0000b", "1.5"] {
+                for part in [
+                    "healthy",
+                    "keys of 2h 01m ago",
+                    "1,234,567",
+                    "7 requests",
+                    "client_closed 3",
+                    "a\\u001b[2J\\u0000b",
+                    "1.5",
+                ] {
                     assert!(text.contains(part), "{width} x {height}: no {part:?} in\n{text}");
                 }
             }

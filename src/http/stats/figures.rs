@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::auth::token::KeySetFigures;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::fanout::{Survey, Totals};
@@ -36,6 +37,8 @@ pub struct Sources<'a> {
     pub counts: &'a Counts,
     /// What TLS has counted, where it is spoken.
     pub tls: Option<TlsFigures>,
+    /// Figures of the key set for tokens, where there is one.
+    pub key_set: Option<KeySetFigures>,
     /// What was counted a little earlier, and what is not counted anew for each who asks.
     pub recent: &'a Recent,
 }
@@ -85,6 +88,8 @@ pub struct Figures {
     pub problems: BTreeMap<&'static str, u64>,
     /// What TLS has counted.
     pub tls: Option<TlsFigures>,
+    /// Figures of the key set for tokens, where there is one.
+    pub key_set: Option<KeySetFigures>,
     /// What the process uses.
     pub usage: Usage,
     /// What happened lately.
@@ -213,6 +218,7 @@ impl Sources<'_> {
             publishes: sample.publishes,
             problems: counts.problems.all(),
             tls: self.tls,
+            key_set: self.key_set,
             usage: Usage::read(),
         }
     }

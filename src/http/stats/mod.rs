@@ -14,6 +14,7 @@ use super::counts::TlsFigures;
 use super::idempotency;
 use super::query;
 use super::reply::{Problem, Reply, json_reply};
+use crate::auth::token::KeySetFigures;
 use crate::broker::Broker;
 use crate::clock::Now;
 use crate::event;
@@ -51,6 +52,8 @@ struct Stats {
     connections: Connections,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsFigures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_set: Option<KeySetFigures>,
     /// Requests that were refused, by the code of their answer.
     problems: BTreeMap<&'static str, u64>,
     /// Those asked for, or the busiest; absent for whom they are not.
@@ -204,6 +207,7 @@ impl Stats {
                 requests: figures.exchanges,
             },
             tls: figures.tls,
+            key_set: figures.key_set,
             problems: figures.problems,
             topics: topics.map(|topics| topics.into_iter().map(|topic| Topic::of(topic, broker)).collect()),
         }
@@ -257,10 +261,11 @@ pub fn health() -> Reply {
     json_reply(StatusCode::OK, &Health { service: "gateway", status: "healthy", version: VERSION })
 }
 
-/// `GET /ready`: whether new streams should be sent here.
-pub fn ready(broker: &Broker) -> Reply {
-    match broker.is_draining() {
-        false => json_reply(StatusCode::OK, &Ready { status: "ready" }),
-        true => json_reply(StatusCode::SERVICE_UNAVAILABLE, &Ready { status: "draining" }),
+/// `GET /ready`: whether new streams should be sent here. Not while it stops, nor where it `has_keys` for no token.
+pub fn ready(broker: &Broker, has_keys: bool) -> Reply {
+    match (broker.is_draining(), has_keys) {
+        (false, true) => json_reply(StatusCode::OK, &Ready { status: "ready" }),
+        (false, false) => json_reply(StatusCode::SERVICE_UNAVAILABLE, &Ready { status: "no_keys" }),
+        (true, _) => json_reply(StatusCode::SERVICE_UNAVAILABLE, &Ready { status: "draining" }),
     }
 }
