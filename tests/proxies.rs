@@ -1,6 +1,6 @@
 //! nginx and Caddy themselves, with the very files of `deploy/`, in front of the real broker: streams pass at once, stay
 //! open and end in good order, by HTTP/1.1 and HTTP/2 over TLS; who is whose client is known; what is for operators does
-//! not get through. The client is curl.
+//! not get through; while the broker is away, a browser's stream is refused in a way that it survives. The client is curl.
 
 #[path = "clients/tools.rs"]
 #[allow(dead_code, reason = "each test that uses these tools needs some of them")]
@@ -8,6 +8,7 @@ mod tools;
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -257,7 +258,8 @@ fn listeners(broker: &Server) -> Vec<String> {
 
 /// What holds for every proxy.
 fn passes_everything(proxy: &Proxy, broker: &mut Server) {
-    let forged = ["--header", "X-Forwarded-For: 198.51.100.7", "--compressed"];
+    let accept = ["--header", "Accept: text/event-stream"];
+    let forged = [&accept[..], &["--header", "X-Forwarded-For: 198.51.100.7", "--compressed"]].concat();
     let versions = ["--http1.1", "--http2"];
     let mut streams = versions.map(|version| proxy.listen(version, "a", &forged));
     for stream in &mut streams {
@@ -344,4 +346,73 @@ fn caddy_passes_everything() {
     let mut broker = broker_with_keys();
     let Some(proxy) = Proxy::caddy(broker.addr) else { return };
     passes_everything(&proxy, &mut broker);
+}
+
+/// What holds while the broker is away, at `address`, and when it is back.
+fn refuses_for_a_while(proxy: &Proxy, address: SocketAddr) {
+    let origin = "Origin: https://app.example.com";
+    let browser = ["--include", "--header", "Accept: text/event-stream", "--header", origin];
+    let mut spread = BTreeSet::new();
+    for version in ["--http1.1", "--http2"] {
+        for path in [EVENTS, "/api/v1/events/stats/stream"] {
+            let (status, _, answer) = proxy.ask(version, path, &browser);
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let head = head.to_lowercase();
+            assert_eq!(status, 200, "{answer}");
+            for field in [
+                "content-type: text/event-stream",
+                "x-refused: unavailable",
+                "cache-control: no-store",
+                "access-control-allow-origin: https://app.example.com",
+                "access-control-allow-credentials: true",
+            ] {
+                assert_eq!(head.lines().filter(|line| *line == field).count(), 1, "{field} in {head}");
+            }
+            let mut sse = SseParser::default();
+            sse.feed(body.as_bytes());
+            let event = sse.next().expect("a block");
+            assert_eq!((&*event.kind, &event.id, sse.next()), ("refused", &None, None), "{body:?}");
+            let data: Value = serde_json::from_str(&event.data).expect("JSON");
+            assert_eq!(data["type"], "refused");
+            assert_eq!((&data["data"]["code"], &data["data"]["retry_after"]), (&"unavailable".into(), &5.into()));
+            let timestamp = data["timestamp"].as_str().expect("text");
+            timestamp.parse::<jiff::Timestamp>().expect("RFC 3339");
+            let retry = event.retry.expect("when to come back");
+            assert!((5000..8000).contains(&retry), "{body:?}");
+            spread.insert(retry);
+        }
+        // All others get the status.
+        let (status, _, answer) = proxy.ask(version, EVENTS, &["--include", "--header", "Accept: */*"]);
+        assert!(status == 502 && !answer.to_lowercase().contains("x-refused"), "{answer}");
+        assert_eq!(proxy.ask(version, "/ready", &browser).0, 502);
+        assert_eq!(proxy.ask(version, BROADCAST, &[&browser[..], &["--request", "POST"]].concat()).0, 502);
+    }
+    assert!(spread.len() > 1, "not all come back at once: {spread:?}");
+
+    // The broker is back, with room for one stream.
+    let mut command = fanfare();
+    command.args(["--listen", &address.to_string(), "--max-streams", "1", "--trusted-proxies", "127.0.0.1"]);
+    let broker = Server::spawn(command);
+    let mut stream = proxy.listen("--http2", "a", &browser[1..]);
+    stream.expect("connected");
+    broker.publish("a", "tick", "{}");
+    stream.expect("tick");
+    // What it refuses itself is not the proxy's to change.
+    let (status, _, body) = proxy.ask("--http2", EVENTS, &[]);
+    let answer: Value = serde_json::from_str(&body).expect("the broker's own JSON");
+    assert_eq!((status, &answer["error"]["code"]), (503, &"too_many_streams".into()), "{body}");
+}
+
+#[test]
+fn nginx_refuses_for_a_while() {
+    let address = free_address();
+    let Some(proxy) = Proxy::nginx(address, "90s") else { return };
+    refuses_for_a_while(&proxy, address);
+}
+
+#[test]
+fn caddy_refuses_for_a_while() {
+    let address = free_address();
+    let Some(proxy) = Proxy::caddy(address) else { return };
+    refuses_for_a_while(&proxy, address);
 }
