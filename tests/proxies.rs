@@ -29,7 +29,12 @@ const ADMIN_KEY: &str = "an-operator-and-nobody-else";
 const KEY: &str = "a-service-and-nobody-else";
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("there is a free port")
+    free_address_of("127.0.0.1")
+}
+
+/// One that stays free, if nobody else uses this loopback address.
+fn free_address_of(ip: &str) -> SocketAddr {
+    TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr()).expect("there is a free port")
 }
 
 /// One of the files with these parts of it replaced, each of which it must have.
@@ -405,14 +410,14 @@ fn refuses_for_a_while(proxy: &Proxy, address: SocketAddr) {
 
 #[test]
 fn nginx_refuses_for_a_while() {
-    let address = free_address();
+    let address = free_address_of("127.0.0.3");
     let Some(proxy) = Proxy::nginx(address, "90s") else { return };
     refuses_for_a_while(&proxy, address);
 }
 
 #[test]
 fn caddy_refuses_for_a_while() {
-    let address = free_address();
+    let address = free_address_of("127.0.0.4");
     let Some(proxy) = Proxy::caddy(address) else { return };
     refuses_for_a_while(&proxy, address);
 }
