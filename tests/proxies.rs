@@ -1,23 +1,27 @@
 //! nginx and Caddy themselves, with the very files of `deploy/`, in front of the real broker: streams pass at once, stay
 //! open and end in good order, by HTTP/1.1 and HTTP/2 over TLS; who is whose client is known; what is for operators does
-//! not get through. The client is curl.
+//! not get through; while the broker is away, a browser's stream is refused in a way that it survives. The client is curl.
 
 #[path = "clients/tools.rs"]
 #[allow(dead_code, reason = "each test that uses these tools needs some of them")]
 mod tools;
 
+#[path = "clients/reverse_proxy.rs"]
+mod reverse_proxy;
+
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BROADCAST, EVENTS, PATIENCE, Server, SseEvent, SseParser, deployed, fanfare, wait_for};
+use common::{BROADCAST, EVENTS, PATIENCE, Server, SseEvent, SseParser, fanfare};
+use reverse_proxy::{Proxy, free_address_of};
 use serde_json::Value;
 
 /// Where the client is, as the proxy sees it: not where the proxy is, as the broker sees it.
@@ -27,110 +31,7 @@ const ADMIN_KEY: &str = "an-operator-and-nobody-else";
 
 const KEY: &str = "a-service-and-nobody-else";
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("there is a free port")
-}
-
-/// One of the files with these parts of it replaced, each of which it must have.
-fn adapted(name: &str, replaced: &[(&str, &str)]) -> String {
-    let mut text = deployed(name);
-    for (old, new) in replaced {
-        assert!(text.contains(old), "{name} has no {old:?}");
-        text = text.replace(old, new);
-    }
-    text
-}
-
-/// A running proxy, in a folder of its own.
-struct Proxy {
-    child: Child,
-    folder: PathBuf,
-    http: SocketAddr,
-    https: SocketAddr,
-}
-
 impl Proxy {
-    /// Starts a program with the command that `prepare` makes of the folder and the two addresses to listen on.
-    fn start(program: &str, prepare: impl FnOnce(&Path, SocketAddr, SocketAddr) -> Command) -> Proxy {
-        let (http, https) = (free_address(), free_address());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{}", https.port()));
-        fs::create_dir_all(&folder).expect("there is room");
-        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("there is randomness");
-        fs::write(folder.join("chain.pem"), certificate.cert.pem()).expect("there is room");
-        fs::write(folder.join("key.pem"), certificate.signing_key.serialize_pem()).expect("there is room");
-        let log = fs::File::create(folder.join("log")).expect("there is room");
-        let mut command = prepare(&folder, http, https);
-        let log_too = log.try_clone().expect("a descriptor");
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn().expect("it runs");
-        let mut proxy = Proxy { child, folder, http, https };
-        wait_for("the proxy to listen", || {
-            let ended = proxy.child.try_wait().expect("it can be asked");
-            assert!(ended.is_none(), "{program} ended: {}", proxy.log());
-            TcpStream::connect(https).ok()
-        });
-        proxy
-    }
-
-    fn nginx(broker: SocketAddr, silence: &str) -> Option<Proxy> {
-        let program = tools::program("curl").and(tools::program("nginx"))?;
-        Some(Proxy::start("nginx", |folder, http, https| {
-            let place = folder.display();
-            let (log, ssl) = (format!("{place}/access.log"), format!("{place}/"));
-            let server = adapted(
-                "nginx/fanfare.conf",
-                &[
-                    ("127.0.0.1:8000", &broker.to_string()),
-                    ("listen 80;", &format!("listen {http};")),
-                    ("listen 443 ssl http2;", &format!("listen {https} ssl http2;")),
-                    ("server_name fanfare.example;", "server_name localhost;"),
-                    ("/etc/ssl/fanfare/", &ssl),
-                    ("/var/log/nginx/fanfare.log", &log),
-                    ("proxy_read_timeout 90s;", &format!("proxy_read_timeout {silence};")),
-                ],
-            );
-            fs::write(folder.join("fanfare.conf"), server).expect("there is room");
-            // What a distribution's nginx.conf has around it. The kinds of temporary files are what its build may write.
-            let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-            let paths: String = paths.map(|kind| format!("{kind}_temp_path {place}/{kind};")).concat();
-            let main = format!(
-                "daemon off; pid {place}/pid; error_log stderr; worker_processes 1; events {{ worker_connections 256; }}\n\
-                 http {{ gzip on; gzip_types text/event-stream; {paths} include {place}/fanfare.conf; }}\n"
-            );
-            fs::write(folder.join("nginx.conf"), main).expect("there is room");
-            let mut command = Command::new(program);
-            command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
-            command
-        }))
-    }
-
-    fn caddy(broker: SocketAddr) -> Option<Proxy> {
-        let program = tools::program("curl").and(tools::program("caddy"))?;
-        Some(Proxy::start("caddy", |folder, http, https| {
-            let (ssl, admin) = (format!("{}/", folder.display()), free_address());
-            let file = adapted(
-                "caddy/Caddyfile",
-                &[
-                    ("reverse_proxy 127.0.0.1:8000 {", &format!("reverse_proxy {broker} {{")),
-                    ("http_port 80\n", &format!("http_port {}\n", http.port())),
-                    ("https_port 443\n", &format!("https_port {}\n", https.port())),
-                    ("admin localhost:2019", &format!("admin {admin}")),
-                    ("fanfare.example {", "localhost {\n\tbind 127.0.0.1"),
-                    ("/etc/ssl/fanfare/", &ssl),
-                ],
-            );
-            fs::write(folder.join("Caddyfile"), file).expect("there is room");
-            let mut command = Command::new(program);
-            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(folder.join("Caddyfile"));
-            // It writes below its home.
-            command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
-            command
-        }))
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
     /// curl that asks the proxy for a path over TLS, from the client's address.
     fn curl(&self, version: &str, path: &str) -> Command {
         let mut command = Command::new("curl");
@@ -174,23 +75,6 @@ impl Proxy {
             }
         });
         Listener { child, received, sse: SseParser::default() }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // nginx's workers end with their master only where it ends by itself.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let asked = Instant::now();
-        while asked.elapsed() < PATIENCE && self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("the proxy's log: {}", self.log());
-        }
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -257,7 +141,8 @@ fn listeners(broker: &Server) -> Vec<String> {
 
 /// What holds for every proxy.
 fn passes_everything(proxy: &Proxy, broker: &mut Server) {
-    let forged = ["--header", "X-Forwarded-For: 198.51.100.7", "--compressed"];
+    let accept = ["--header", "Accept: text/event-stream"];
+    let forged = [&accept[..], &["--header", "X-Forwarded-For: 198.51.100.7", "--compressed"]].concat();
     let versions = ["--http1.1", "--http2"];
     let mut streams = versions.map(|version| proxy.listen(version, "a", &forged));
     for stream in &mut streams {
@@ -344,4 +229,73 @@ fn caddy_passes_everything() {
     let mut broker = broker_with_keys();
     let Some(proxy) = Proxy::caddy(broker.addr) else { return };
     passes_everything(&proxy, &mut broker);
+}
+
+/// What holds while the broker is away, at `address`, and when it is back.
+fn refuses_for_a_while(proxy: &Proxy, address: SocketAddr) {
+    let origin = "Origin: https://app.example.com";
+    let browser = ["--include", "--header", "Accept: text/event-stream", "--header", origin];
+    let mut spread = BTreeSet::new();
+    for version in ["--http1.1", "--http2"] {
+        for path in [EVENTS, "/api/v1/events/stats/stream"] {
+            let (status, _, answer) = proxy.ask(version, path, &browser);
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let head = head.to_lowercase();
+            assert_eq!(status, 200, "{answer}");
+            for field in [
+                "content-type: text/event-stream",
+                "x-refused: unavailable",
+                "cache-control: no-store",
+                "access-control-allow-origin: https://app.example.com",
+                "access-control-allow-credentials: true",
+            ] {
+                assert_eq!(head.lines().filter(|line| *line == field).count(), 1, "{field} in {head}");
+            }
+            let mut sse = SseParser::default();
+            sse.feed(body.as_bytes());
+            let event = sse.next().expect("a block");
+            assert_eq!((&*event.kind, &event.id, sse.next()), ("refused", &None, None), "{body:?}");
+            let data: Value = serde_json::from_str(&event.data).expect("JSON");
+            assert_eq!(data["type"], "refused");
+            assert_eq!((&data["data"]["code"], &data["data"]["retry_after"]), (&"unavailable".into(), &5.into()));
+            let timestamp = data["timestamp"].as_str().expect("text");
+            timestamp.parse::<jiff::Timestamp>().expect("RFC 3339");
+            let retry = event.retry.expect("when to come back");
+            assert!((5000..8000).contains(&retry), "{body:?}");
+            spread.insert(retry);
+        }
+        // All others get the status.
+        let (status, _, answer) = proxy.ask(version, EVENTS, &["--include", "--header", "Accept: */*"]);
+        assert!(status == 502 && !answer.to_lowercase().contains("x-refused"), "{answer}");
+        assert_eq!(proxy.ask(version, "/ready", &browser).0, 502);
+        assert_eq!(proxy.ask(version, BROADCAST, &[&browser[..], &["--request", "POST"]].concat()).0, 502);
+    }
+    assert!(spread.len() > 1, "not all come back at once: {spread:?}");
+
+    // The broker is back, with room for one stream.
+    let mut command = fanfare();
+    command.args(["--listen", &address.to_string(), "--max-streams", "1", "--trusted-proxies", "127.0.0.1"]);
+    let broker = Server::spawn(command);
+    let mut stream = proxy.listen("--http2", "a", &browser[1..]);
+    stream.expect("connected");
+    broker.publish("a", "tick", "{}");
+    stream.expect("tick");
+    // What it refuses itself is not the proxy's to change.
+    let (status, _, body) = proxy.ask("--http2", EVENTS, &[]);
+    let answer: Value = serde_json::from_str(&body).expect("the broker's own JSON");
+    assert_eq!((status, &answer["error"]["code"]), (503, &"too_many_streams".into()), "{body}");
+}
+
+#[test]
+fn nginx_refuses_for_a_while() {
+    let address = free_address_of("127.0.0.3");
+    let Some(proxy) = Proxy::nginx(address, "90s") else { return };
+    refuses_for_a_while(&proxy, address);
+}
+
+#[test]
+fn caddy_refuses_for_a_while() {
+    let address = free_address_of("127.0.0.4");
+    let Some(proxy) = Proxy::caddy(address) else { return };
+    refuses_for_a_while(&proxy, address);
 }

@@ -3,10 +3,14 @@
 //!
 //! The clients are real ones, in child processes that print what their library reports (the scripts beside this file).
 //! Between them and the broker, which is the real binary, stands a proxy that cuts the connection. A client that
-//! cannot reconnect by itself has a loop around it, with `Last-Event-ID`. `users` is about who sees what.
+//! cannot reconnect by itself has a loop around it, with `Last-Event-ID`. `users` is about who sees what, `restarts` about
+//! pages that outlive the broker.
 
 mod process;
 mod proxy;
+mod restarts;
+#[allow(dead_code, reason = "each test that uses these proxies needs some of what they have")]
+mod reverse_proxy;
 #[allow(dead_code, reason = "each test that uses these tools needs some of them")]
 mod tools;
 mod users;

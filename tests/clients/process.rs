@@ -90,8 +90,17 @@ impl Broker {
 
     /// The same with settings in its environment.
     pub(crate) fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Broker {
+        Broker::run("127.0.0.1:0", flags, environment)
+    }
+
+    /// Starts it where another one may have been before.
+    pub(crate) fn start_at(address: SocketAddr, flags: &[&str]) -> Broker {
+        Broker::run(&address.to_string(), flags, &[])
+    }
+
+    fn run(listen: &str, flags: &[&str], environment: &[(&str, &str)]) -> Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
-        command.env_clear().envs(environment.iter().copied()).args(["--listen", "127.0.0.1:0"]).args(flags);
+        command.env_clear().envs(environment.iter().copied()).args(["--listen", listen]).args(flags);
         let process = Process::start(command);
         let greeting = process.line(Instant::now() + DEADLINE).expect("the broker's greeting");
         let address = greeting.split_once("listening on http://").and_then(|(_, address)| address.parse().ok());
