@@ -42,7 +42,7 @@ fn a_clock_that_is_three_hours_wrong_for_a_while_empties_nothing() {
         let server = Server::spawn(command);
         // As it shows in what it answers.
         let off = || {
-            let date = server.get("/health").field("date").and_then(|date| httpdate::parse_http_date(date).ok());
+            let date = server.get("/health").field("date").and_then(|date| httpdate::parse_http_date(&date).ok());
             let date = date.expect("a date").duration_since(UNIX_EPOCH).expect("it is later").as_secs();
             date.abs_diff(unix_now())
         };
