@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::auth::keys::Keys;
 use crate::broker::Broker;
@@ -245,7 +245,7 @@ fn open_doors(access: &Access, addresses: [Option<SocketAddr>; 2]) -> Vec<&'stat
     doors.into_iter().filter_map(|(open, warning)| open.then_some(warning)).collect()
 }
 
-/// How long requests may still take that were being answered when the last stream had ended.
+/// How long after the grace period requests may still be answered, and how long connections may take their last bytes.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Once a second: lets the log and the answers for repeats age even while nothing is published, and notes how things are.
@@ -286,9 +286,10 @@ async fn drain(service: &Arc<Service>, grace: Duration) -> bool {
             sleep(Duration::from_millis(5)).await;
         }
         // The last bytes of the connections that stay with hyper are written by hyper.
-        service.stopping.closed().await;
+        let _ = timeout(LAST_ANSWERS, service.stopping.closed()).await;
     };
-    let _ = timeout(LAST_ANSWERS, answered).await;
+    // Streams may end early, and long before a publisher with a slow line has sent its body: it has the same time.
+    let _ = timeout_at(plan.gone_by.into(), answered).await;
     ended
 }
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{BROADCAST, End, Server, SseEvent, Stream, numbered, parts, wait_until};
+use common::{Conn, End, Server, SseEvent, Stream, numbered, parts, post, wait_until};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -208,23 +208,50 @@ fn a_reader_that_does_not_read_does_not_hold_the_end_up() {
     drop(slow);
 }
 
-#[test]
-fn a_request_that_is_being_answered_is_answered() {
-    let mut server = Server::start(&["--grace", "2s"]);
-    let _stream = server.stream("topics=a");
+/// Sends a publish's head, and waits until it is being answered; gives its connection, and the body to send.
+fn half_a_publish(server: &Server) -> (Conn, String) {
     let mut conn = server.connect();
     let body = numbered("a", 1);
-    conn.send(
-        format!(
-            "POST {BROADCAST} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        )
-        .as_bytes(),
-    );
+    let request = post("application/json", &body);
+    conn.send(request.strip_suffix(&body).expect("the body is last").as_bytes());
+    // The other one is the request for this figure.
+    wait_until("the head to be read", || server.stat("/connections/requests") == 2);
+    (conn, body)
+}
+
+#[test]
+fn a_request_that_is_being_answered_is_answered() {
+    let mut server = Server::start(&["--grace", "30s"]);
+    let stream = server.stream("topics=a");
+    let (mut conn, body) = half_a_publish(&server);
     begin(&server, "TERM");
     conn.send(body.as_bytes());
     assert_eq!(conn.answer().expect("an answer").status, 200);
+    drop(stream);
     assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn a_request_that_is_slow_has_the_grace_period_to_be_answered() {
+    let mut server = Server::start(&["--grace", "30s"]);
+    let (mut conn, body) = half_a_publish(&server);
+    begin(&server, "TERM");
+    // There is no stream: this request alone keeps the broker, for longer than its last answers have.
+    thread::sleep(Duration::from_secs(2));
+    conn.send(body.as_bytes());
+    assert_eq!(conn.answer().expect("an answer").status, 200);
+    assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0), "and not until the grace period is over");
+}
+
+#[test]
+fn a_request_that_never_comes_to_its_end_holds_up_the_end_for_the_grace_period_only() {
+    let mut server = Server::start(&["--grace", "1s"]);
+    let (conn, _) = half_a_publish(&server);
+    let begun = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(conn);
 }
 
 #[test]
