@@ -235,7 +235,8 @@ fn history(broker: &Broker, posts: &[Post]) -> Vec<Event> {
             data: field(block, "data: ")?,
         })
     };
-    let events: Vec<Event> = body.split_terminator("\n\n").skip(1).map(|block| event(block).expect(block)).collect();
+    let blocks = body.split_terminator("\n\n").skip(1).filter(|block| !block.starts_with("event: end\n"));
+    let events: Vec<Event> = blocks.map(|block| event(block).expect(block)).collect();
     assert_eq!(events.len(), asked.len(), "{body}");
     for (event, (sequence, (_, kind, data))) in events.iter().zip(asked) {
         assert_eq!((&*event.kind, &*event.id), (*kind, &*format!("{}-{sequence}", epoch(&event.id))));
