@@ -14,10 +14,10 @@ mod published;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{Answer, BROADCAST, EVENTS, Server, Stream, fanfare, wait_for, wait_until};
+use common::{Answer, BROADCAST, EVENTS, Server, fanfare, wait_for, wait_until};
 use fanfare::auth::token::Algorithm;
 use http2::Http2;
 use hyper::Request;
@@ -116,7 +116,7 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-fn text(path: &PathBuf) -> &str {
+fn text(path: &Path) -> &str {
     path.to_str().expect("it is text")
 }
 
@@ -264,7 +264,7 @@ fn cache_stands_in_for_a_provider_that_is_away_at_the_start() {
     assert!(!kept.contains("first"), "{kept}");
     let names: Vec<_> =
         fs::read_dir(&folder).expect("it is there").map(|entry| entry.expect("a file").path()).collect();
-    assert_eq!(names, [path.clone()], "nothing else is left there");
+    assert_eq!(names, std::slice::from_ref(&path), "nothing else is left there");
     assert_eq!(key_figures(&server)["failed_cache_writes"], 0);
     drop(server);
 
