@@ -4,7 +4,7 @@
 //! A line is told from others by the place in the code that writes it (its callsite). So the limit needs no knowledge of
 //! what other crates write (`h2` warns of each connection whose client resets streams too fast), and its memory is
 //! bounded by the program's text. It covers all places that write ERROR, WARN or INFO, with two exceptions: DEBUG and
-//! TRACE are off unless an operator wants every line, and the parts named in [`OWN`] write only about their operator's
+//! TRACE are off unless an operator wants every line, and the parts named in `OWN` write only about their operator's
 //! doings: a start, a stop, a file that has changed. There one place writes different lines (the warnings at the start),
 //! and none may be lost. All else is covered, also what nobody is known to be able to cause: an exception that is
 //! forgotten costs a line, a limit that is forgotten costs a disk.
