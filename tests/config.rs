@@ -313,7 +313,7 @@ fn help_explains_every_flag_with_unit_and_default() {
             "auth" => "<MODE>",
             "jwt-secret" | "jwt-previous-secret" => "<SECRET>",
             "jwt-previous-until" => "<TIME>",
-            "jwt-key" => "<FILE>",
+            "jwt-key" | "jwks-cache" => "<FILE>",
             "jwks" => "<FILE|URL>",
             "jwt-algorithms" | "jwt-audience" | "jwt-issuer" | "all-seeing-roles" => "<LIST>",
             "auth-cookie" => "<NAME>",

@@ -187,6 +187,8 @@ impl Client {
             let event: Event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
             match event.kind.as_str() {
                 "heartbeat" => self.heartbeats.push(event),
+                // Pages listen for it or not: those that do not, see nothing of it.
+                "end" => assert!(event.data.contains(r#""reason":"drained""#), "{event:?}"),
                 _ => self.seen.push(event),
             }
         }
