@@ -202,7 +202,7 @@ async fn an_issuer_that_is_away_at_the_start_may_come_later() {
         async move { verifier.keep_fresh().await }
     });
     verifier.refresh().await;
-    assert_eq!(verifier.verify(&issuer.good(), now()), Err(Denied::UnknownSigner));
+    assert_eq!(verifier.verify(&issuer.good(), now()), Err(Denied::KeysUnavailable));
     let server = Published::on(TcpListener::bind(address).expect("it is free again"));
     server.give("200 OK", &key_set(&[&issuer]));
     wait_until_good(&verifier, &issuer.good()).await;
