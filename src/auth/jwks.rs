@@ -305,7 +305,9 @@ impl Jwks {
             // A set without keys too: keys that the issuer has taken back must not come back from here.
             if let Err(why) = blocking(move || cache.keep(&text)).await {
                 self.failed_writes.fetch_add(1, Relaxed);
-                failed_writes.tell(|failed| tracing::warn!(failed, "the key set for tokens cannot be kept: {why}"));
+                failed_writes.tell(Instant::now(), |failed| {
+                    tracing::warn!(failed, "the key set for tokens cannot be kept: {why}");
+                });
             }
         }
         outcome
@@ -346,11 +348,11 @@ struct Sparingly {
 
 impl Sparingly {
     /// Counts one more failure, and tells of all that were not told of yet if it is time to.
-    fn tell(&mut self, tell: impl FnOnce(u64)) {
+    fn tell(&mut self, now: Instant, tell: impl FnOnce(u64)) {
         self.untold += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY) {
             tell(self.untold);
-            *self = Sparingly { told: Some(Instant::now()), untold: 0 };
+            *self = Sparingly { told: Some(now), untold: 0 };
         }
     }
 }
@@ -378,7 +380,7 @@ impl Troubles {
             Origin::Cached => "tokens are verified with the cached set",
             _ => "tokens are verified with the set that is held",
         };
-        self.reads.tell(|failed| {
+        self.reads.tell(Instant::now(), |failed| {
             tracing::warn!(failed, keys, age_s, "the key set for tokens cannot be read; {means}: {why}");
             self.is_open = true;
         });
@@ -458,5 +460,26 @@ impl KeySet {
 
     fn names(&self) -> impl Iterator<Item = Option<&str>> {
         self.keys.iter().map(|key| key.id.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_once_a_minute_with_their_number() {
+        let (mut failures, start, mut told) = (Sparingly::default(), Instant::now(), Vec::new());
+        for s in 0..=180 {
+            failures.tell(start + Duration::from_secs(s), |n| told.push((s, n)));
+        }
+        assert_eq!(told, [(0, 1), (60, 60), (120, 60), (180, 60)]);
+    }
+
+    #[test]
+    fn delay_after_failures_grows_up_to_the_rest() {
+        let rest = Duration::from_secs(10);
+        let delays = [1, 2, 3, 4, 5, 6, 7, u64::MAX].map(|failed| retry_after(failed, rest).as_millis());
+        assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000]);
     }
 }
