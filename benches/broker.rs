@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::auth::keys::{KeySources, Keys, KeysConfig};
 use fanfare::auth::token::{Algorithm, ClaimsConfig, KeySource, Mode, TokenConfig, Verifier};
-use fanfare::clock::Now;
+use fanfare::clock::Timestamp;
 use fanfare::event::Draft;
 use fanfare::fanout::Wheel;
 use fanfare::http::cors::{Cors, Origin};
@@ -26,7 +26,7 @@ use serde_json::json;
 /// An event of about 330 bytes on the wire, as the load tests send.
 const EVENT: &str = r#"{"topic":"transactions","type":"transaction.created","data":{"transaction_id":"7f9c2ba4-e88f-4b1a","amount":10000,"currency":"INR","source_wallet_id":"w-1024","status":"pending","description":"monthly rent"}}"#;
 
-fn draft(topic: usize, now: Now) -> Draft {
+fn draft(topic: usize, now: Timestamp) -> Draft {
     let text = format!(r#"{{"topic":"topic-{topic}","type":"t","data":{{"n":{topic},"note":"{:0150}"}}}}"#, 0);
     Draft::from_json(&text, now).expect("a well-formed event")
 }
@@ -36,11 +36,11 @@ fn log() -> Arc<Log> {
 }
 
 fn log_of(config: LogConfig) -> Arc<Log> {
-    Arc::new(Log::new(config, 2, Epoch::fresh(Now::read())))
+    Arc::new(Log::new(config, 2, Epoch::fresh(Timestamp::now())))
 }
 
 fn encode(c: &mut Criterion) {
-    let now = Now::read();
+    let now = Timestamp::now();
     let mut group = c.benchmark_group("encode");
     group.throughput(Throughput::Elements(1));
     group.bench_function("330 B, JSON to frame", |b| b.iter(|| Draft::from_json(black_box(EVENT), now)));
@@ -50,7 +50,7 @@ fn encode(c: &mut Criterion) {
 }
 
 fn append(c: &mut Criterion) {
-    let now = Now::read();
+    let now = Timestamp::now();
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Elements(1));
     // The log is filled first: an append into a full log also evicts.
@@ -79,7 +79,7 @@ fn pattern(text: &str) -> Pattern {
 }
 
 fn look_up(c: &mut Criterion) {
-    let now = Now::read();
+    let now = Timestamp::now();
     let mut group = c.benchmark_group("index");
     for topics in [1, 1_000, 100_000] {
         let log = log();
@@ -99,7 +99,7 @@ fn look_up(c: &mut Criterion) {
 }
 
 fn replay(c: &mut Criterion) {
-    let now = Now::read();
+    let now = Timestamp::now();
     let log = log();
     for n in 0..100_000 {
         log.append(vec![draft(n % 100, now)], now);
@@ -128,7 +128,7 @@ fn replay(c: &mut Criterion) {
 fn replay_filtered(c: &mut Criterion) {
     const USERS: usize = 10_000;
     const EVENTS: usize = 100_000;
-    let now = Now::read();
+    let now = Timestamp::now();
     let log = log_of(LogConfig { max_bytes: 256 << 20, ..LogConfig::default() });
     for n in 0..EVENTS {
         let text =
@@ -166,7 +166,7 @@ fn replay_filtered(c: &mut Criterion) {
 }
 
 /// A token with the claims that a platform's own have.
-fn token(algorithm: Algorithm, key: &EncodingKey, now: Now) -> String {
+fn token(algorithm: Algorithm, key: &EncodingKey, now: Timestamp) -> String {
     let claims = json!({
         "user_id": "4217",
         "email": "user4217@example.org",
@@ -191,7 +191,7 @@ fn verifier(keys: KeySource) -> Verifier {
 
 fn verify(c: &mut Criterion) {
     const SECRET: &str = "a secret of more than 32 bytes, as it should be";
-    let now = Now::read();
+    let now = Timestamp::now();
     let Ok(current) = SECRET.parse();
     let by_secret = verifier(KeySource::Secret { current, previous: None, algorithms: Vec::new() });
 
@@ -225,7 +225,7 @@ fn find_key(c: &mut Criterion) {
 }
 
 fn limit_publish(c: &mut Criterion) {
-    let start = Now::read().unix_ms();
+    let start = Timestamp::now().unix_ms();
     // Half of the rate is used: what is measured is the way through.
     let rate = Rate::new(1_000_000, 10_000);
     let limits = |publishes| {
@@ -251,7 +251,7 @@ fn limit_publish(c: &mut Criterion) {
             b.iter(|| {
                 n += 1;
                 let client = if addresses == 1 { first } else { far(n as u32 % addresses) };
-                limits.publish(black_box(client), None, Now::from_unix_ms(start + n / 500)).expect("within the rate")
+                limits.publish(black_box(client), None, Timestamp::from_unix_ms(start + n / 500)).expect("within the rate")
             });
         });
     }

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::auth::keys::Keys;
 use crate::broker::Broker;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fanout::DrainPlan;
 use crate::http::access::Access;
@@ -99,7 +99,7 @@ impl App {
         for warning in open_doors(&access, addresses) {
             tracing::warn!("{warning}");
         }
-        let broker = Broker::start(config.log.clone(), &config.fanout).map_err(Cannot::Start)?;
+        let broker = Broker::start(config.history.clone(), &config.fanout).map_err(Cannot::Start)?;
         let service = Arc::new(Service {
             broker,
             publish: config.publish.clone(),
@@ -229,7 +229,7 @@ const LOOK_AT_KEYS: Duration = Duration::from_secs(2);
 
 /// Who is let in, and as whom TLS is spoken.
 fn doors(config: &Config) -> Result<(Access, Option<Tls>), String> {
-    let tls = config.tls.as_ref().map(|tls| Tls::load(tls, Now::read())).transpose()?;
+    let tls = config.tls.as_ref().map(|tls| Tls::load(tls, Timestamp::now())).transpose()?;
     let (keys, limits) = (Keys::new(config.keys.clone()), Limits::new(config.limit.clone()));
     Ok((Access::new(&config.tokens, keys, limits, config.proxies.clone())?, tls))
 }
@@ -253,7 +253,7 @@ async fn age(service: Arc<Service>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
-        let now = Now::read();
+        let now = Timestamp::now();
         service.broker.expire(now);
         service.answers.expire(now);
         service.access.limits().sweep(now);

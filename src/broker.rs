@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::event::Draft;
 use crate::fanout::{
     Arrival, DrainPlan, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals,
@@ -111,7 +111,7 @@ pub struct Broker {
     log: Arc<Log>,
     fanout: Fanout,
     retry: Duration,
-    started: Now,
+    started: Timestamp,
     /// The plan of the drain, once it has begun.
     drain: OnceLock<DrainPlan>,
 }
@@ -122,7 +122,7 @@ impl Broker {
     /// # Errors
     /// Where the system does not give what the shards need.
     pub fn start(log: LogConfig, fanout: &FanoutConfig) -> io::Result<Broker> {
-        let started = Now::read();
+        let started = Timestamp::now();
         let log = Arc::new(Log::new(log, fanout.shards, Epoch::fresh(started)));
         let retry = fanout.retry;
         let fanout = Fanout::start(fanout, &log)?;
@@ -130,7 +130,7 @@ impl Broker {
     }
 
     /// Accepts events, all or (by its caller) none, and wakes those who want them. Waits for no subscriber.
-    pub fn publish(&self, drafts: Vec<Draft>, now: Now) -> Published {
+    pub fn publish(&self, drafts: Vec<Draft>, now: Timestamp) -> Published {
         let appended = self.log.append(drafts, now);
         self.fanout.notify(appended.shards, appended.last);
         Published { last: appended.last, clients: self.fanout.connected() }
@@ -140,7 +140,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn subscribe(&self, asked: Subscription<'_>, now: Now) -> Result<Admitted, Refused> {
+    pub fn subscribe(&self, asked: Subscription<'_>, now: Timestamp) -> Result<Admitted, Refused> {
         if let Some(plan) = self.drain.get() {
             return Err(Refused::Draining(plan.gone_by.saturating_duration_since(Instant::now())));
         }
@@ -248,7 +248,7 @@ impl Broker {
     }
 
     /// How far behind a cursor is: in events, of all topics, and since when the first of them has waited.
-    pub fn lag(&self, cursor: u64, now: Now) -> (u64, Duration) {
+    pub fn lag(&self, cursor: u64, now: Timestamp) -> (u64, Duration) {
         let waited = self.log.accepted_after(cursor).map_or(Duration::ZERO, |accepted| now.steady().since(accepted));
         (self.log.head().saturating_sub(cursor), waited)
     }
@@ -266,17 +266,17 @@ impl Broker {
     }
 
     /// The busiest topics, at most so many; see [`Log::busiest`].
-    pub fn busiest(&self, most: usize, now: Now) -> Vec<TopicFigures> {
+    pub fn busiest(&self, most: usize, now: Timestamp) -> Vec<TopicFigures> {
         self.log.busiest(most, now)
     }
 
     /// One topic, if anything is known of it.
-    pub fn topic(&self, name: &str, now: Now) -> Option<TopicFigures> {
+    pub fn topic(&self, name: &str, now: Timestamp) -> Option<TopicFigures> {
         self.log.topic(name, now)
     }
 
     /// The topics that are watched ([`LogConfig::watched`]).
-    pub fn watched(&self, now: Now) -> impl Iterator<Item = TopicFigures> {
+    pub fn watched(&self, now: Timestamp) -> impl Iterator<Item = TopicFigures> {
         self.log.watched(now)
     }
 
@@ -306,12 +306,12 @@ impl Broker {
     }
 
     /// When it started.
-    pub fn started(&self) -> Now {
+    pub fn started(&self) -> Timestamp {
         self.started
     }
 
     /// Lets the log age; to be called about once a second.
-    pub fn expire(&self, now: Now) {
+    pub fn expire(&self, now: Timestamp) {
         self.log.expire(now);
     }
 

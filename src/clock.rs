@@ -9,8 +9,6 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use jiff::Timestamp;
-
 /// A moment on the steady clock, which is the system's monotonic one: it says how long ago something was, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Steady {
@@ -60,47 +58,47 @@ fn unix_ns() -> u64 {
 
 /// A moment of wall-clock time, nanoseconds since 1970, by which it is ordered; and the same moment on the steady clock.
 #[derive(Debug, Clone, Copy)]
-pub struct Now {
+pub struct Timestamp {
     unix_ns: u64,
     steady: Steady,
 }
 
-impl PartialEq for Now {
-    fn eq(&self, other: &Now) -> bool {
+impl PartialEq for Timestamp {
+    fn eq(&self, other: &Timestamp) -> bool {
         self.unix_ns == other.unix_ns
     }
 }
 
-impl Eq for Now {}
+impl Eq for Timestamp {}
 
-impl PartialOrd for Now {
-    fn partial_cmp(&self, other: &Now) -> Option<Ordering> {
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Timestamp) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Now {
-    fn cmp(&self, other: &Now) -> Ordering {
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Timestamp) -> Ordering {
         self.unix_ns.cmp(&other.unix_ns)
     }
 }
 
-impl Now {
+impl Timestamp {
     /// Reads both clocks.
-    pub fn read() -> Now {
-        Now { unix_ns: unix_ns(), steady: Steady::read() }
+    pub fn now() -> Timestamp {
+        Timestamp { unix_ns: unix_ns(), steady: Steady::read() }
     }
 
     /// A moment that somebody gave, in milliseconds since 1970. Its place on the steady clock is the one that it has if
-    /// the two never differ; [`Now::steady_at`] gives the real one.
-    pub const fn from_unix_ms(ms: u64) -> Now {
-        Now { unix_ns: ms.saturating_mul(1_000_000), steady: Steady::from_ms(ms) }
+    /// the two never differ; [`Timestamp::steady_at`] gives the real one.
+    pub const fn from_unix_ms(ms: u64) -> Timestamp {
+        Timestamp { unix_ns: ms.saturating_mul(1_000_000), steady: Steady::from_ms(ms) }
     }
 
     /// The same moment where the wall clock has been set by so many milliseconds.
     #[cfg(test)]
-    pub(crate) fn set_by(self, ms: i64) -> Now {
-        Now { unix_ns: self.unix_ns.saturating_add_signed(ms * 1_000_000), ..self }
+    pub(crate) fn set_by(self, ms: i64) -> Timestamp {
+        Timestamp { unix_ns: self.unix_ns.saturating_add_signed(ms * 1_000_000), ..self }
     }
 
     /// The moment on the steady clock.
@@ -109,7 +107,7 @@ impl Now {
     }
 
     /// A given moment on the steady clock, by what the wall clock says now: it may have been wrong meanwhile.
-    pub fn steady_at(self, given: Now) -> Steady {
+    pub fn steady_at(self, given: Timestamp) -> Steady {
         /// The clocks are read one after the other, so this is not exact; rather too early than too late.
         const BETWEEN_READINGS: Duration = Duration::from_millis(1);
         let passed = Duration::from_nanos(self.unix_ns.saturating_sub(given.unix_ns));
@@ -118,7 +116,7 @@ impl Now {
     }
 
     /// How long it is, by the wall clock, until a given moment; nothing where that has passed.
-    pub fn until(self, given: Now) -> Duration {
+    pub fn until(self, given: Timestamp) -> Duration {
         Duration::from_nanos(given.unix_ns.saturating_sub(self.unix_ns))
     }
 
@@ -144,11 +142,11 @@ impl Now {
 
     /// RFC 3339 in UTC, whole seconds (an event's `data.timestamp`).
     pub fn seconds(self) -> impl fmt::Display {
-        Timestamp::from_second(self.timestamp().as_second()).unwrap_or_default()
+        jiff::Timestamp::from_second(self.timestamp().as_second()).unwrap_or_default()
     }
 
-    fn timestamp(self) -> Timestamp {
-        Timestamp::from_nanosecond(i128::from(self.unix_ns)).unwrap_or(Timestamp::MAX)
+    fn timestamp(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_nanosecond(i128::from(self.unix_ns)).unwrap_or(jiff::Timestamp::MAX)
     }
 }
 
@@ -161,22 +159,22 @@ mod tests {
     #[test]
     fn a_given_moment_is_found_by_how_the_wall_clock_stands() {
         let true_ms = 1_800_000_000_000;
-        let given = Now::from_unix_ms(true_ms - 60_000);
+        let given = Timestamp::from_unix_ms(true_ms - 60_000);
         let within = |found: Steady, ms: u64| (Steady::from_ms(ms - 1)..=Steady::from_ms(ms)).contains(&found);
-        let now = Now::from_unix_ms(true_ms);
+        let now = Timestamp::from_unix_ms(true_ms);
         assert!(within(now.steady_at(given), true_ms - 60_000));
-        assert!(within(now.steady_at(Now::from_unix_ms(true_ms + 60_000)), true_ms + 60_000));
+        assert!(within(now.steady_at(Timestamp::from_unix_ms(true_ms + 60_000)), true_ms + 60_000));
         // A clock that was wrong when the process began, and has been set right since.
-        let set = Now::from_unix_ms(5_000_000_000).set_by((true_ms - 5_000_000_000) as i64);
+        let set = Timestamp::from_unix_ms(5_000_000_000).set_by((true_ms - 5_000_000_000) as i64);
         assert_eq!(set, now);
         assert!(within(set.steady_at(given), 5_000_000_000 - 60_000));
-        assert_eq!(set.steady_at(Now::from_unix_ms(0)), Steady::from_ms(0), "before all that the process knows");
+        assert_eq!(set.steady_at(Timestamp::from_unix_ms(0)), Steady::from_ms(0), "before all that the process knows");
     }
 
     #[test]
     fn moments_are_ordered_by_the_wall_clock_and_ages_are_not_measured_by_it() {
-        let earlier = Now::from_unix_ms(1_800_000_000_000);
-        let later = Now::from_unix_ms(1_800_000_002_000);
+        let earlier = Timestamp::from_unix_ms(1_800_000_000_000);
+        let later = Timestamp::from_unix_ms(1_800_000_002_000);
         assert!(later.set_by(-HOUR_MS) < earlier && later.set_by(HOUR_MS) > earlier);
         for set in [0, HOUR_MS, -HOUR_MS] {
             assert_eq!(later.set_by(set).steady().since(earlier.steady()), Duration::from_secs(2));
@@ -191,7 +189,7 @@ mod tests {
             assert!(next >= last);
             last = next;
         }
-        let apart = Now::read().unix_ns().abs_diff(Now::read().steady().ns());
+        let apart = Timestamp::now().unix_ns().abs_diff(Timestamp::now().steady().ns());
         assert!(apart < 10_000_000_000, "they begin at the same number: {apart} ns");
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::frame;
 pub use crate::name::{Ignored, Invalid, NAME_MAX, check_topic, check_type};
 
@@ -134,7 +134,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    fn new(topic: &str, kind: &str, data: frame::Data<'_>, owners: Owners, now: Now) -> Result<Draft, Invalid> {
+    fn new(topic: &str, kind: &str, data: frame::Data<'_>, owners: Owners, now: Timestamp) -> Result<Draft, Invalid> {
         check_topic(topic)?;
         check_type(kind)?;
         Ok(Draft { topic: topic.into(), owners, frame: frame::event(topic, kind, data, now), id: None })
@@ -144,7 +144,7 @@ impl Draft {
     ///
     /// # Errors
     /// Where topic or type break their rules.
-    pub fn from_query(topic: &str, kind: &str, message: Option<&str>, now: Now) -> Result<Draft, Invalid> {
+    pub fn from_query(topic: &str, kind: &str, message: Option<&str>, now: Timestamp) -> Result<Draft, Invalid> {
         let (topic, kind) = (or_default(topic, ALL), or_default(kind, DEFAULT_TYPE));
         Draft::new(topic, kind, frame::Data::Message(message), Owners::default(), now)
     }
@@ -154,12 +154,12 @@ impl Draft {
     ///
     /// # Errors
     /// Where it is no such object, or its parts break their rules.
-    pub fn from_json(text: &str, now: Now) -> Result<Draft, Invalid> {
+    pub fn from_json(text: &str, now: Timestamp) -> Result<Draft, Invalid> {
         Draft::noting(text, now, &mut Ignored::default())
     }
 
     /// The same; notes the ignored keys that look like known ones.
-    fn noting(text: &str, now: Now, ignored: &mut Ignored) -> Result<Draft, Invalid> {
+    fn noting(text: &str, now: Timestamp, ignored: &mut Ignored) -> Result<Draft, Invalid> {
         // serde would also read a struct from an array of its fields; the contract knows only objects.
         if !text.trim_start().starts_with('{') {
             return Err(Invalid("not a JSON object; expected {\"topic\":…,\"type\":…,\"data\":{…}}".to_owned()));
@@ -179,7 +179,7 @@ fn or_default<'a>(given: &'a str, default: &'a str) -> &'a str {
 ///
 /// # Errors
 /// Where the text is not that; in an array, names the element. One bad element refuses all.
-pub fn drafts_from_json(text: &str, max: usize, now: Now, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
+pub fn drafts_from_json(text: &str, max: usize, now: Timestamp, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
     if !text.trim_start().starts_with('[') {
         return Ok(vec![Draft::noting(text, now, ignored)?]);
     }
@@ -193,7 +193,7 @@ pub fn drafts_from_json(text: &str, max: usize, now: Now, ignored: &mut Ignored)
 ///
 /// # Errors
 /// As [`drafts_from_json`].
-pub fn drafts_from_ndjson(text: &str, max: usize, now: Now, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
+pub fn drafts_from_ndjson(text: &str, max: usize, now: Timestamp, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
     drafts(text.split('\n').filter(|line| !line.trim().is_empty()), "line", max, now, ignored)
 }
 
@@ -201,7 +201,7 @@ fn drafts<'a>(
     parts: impl Iterator<Item = &'a str>,
     what: &str,
     max: usize,
-    now: Now,
+    now: Timestamp,
     ignored: &mut Ignored,
 ) -> Result<Vec<Draft>, Invalid> {
     let mut drafts = Vec::new();
@@ -324,7 +324,7 @@ fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
 }
 
 impl JsonEvent<'_> {
-    fn draft(self, now: Now) -> Result<Draft, Invalid> {
+    fn draft(self, now: Timestamp) -> Result<Draft, Invalid> {
         let raw = self.data.map_or("{}", RawValue::get);
         check_depth(raw)?;
         let keys: DataKeys<'_> =

@@ -21,7 +21,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::id::{Epoch, EventId};
 
 /// How a connection marks where its body's parts begin and end.
@@ -142,7 +142,7 @@ impl Unsealed {
     }
 
     /// The `event:` line and the envelope around `data`: the one place that knows the JSON's outer shape.
-    fn envelope(&mut self, kind: &str, topic: Option<&str>, now: Now, data: impl FnOnce(&mut Vec<u8>)) {
+    fn envelope(&mut self, kind: &str, topic: Option<&str>, now: Timestamp, data: impl FnOnce(&mut Vec<u8>)) {
         let buf = &mut self.buf;
         buf.extend_from_slice(EVENT_FIELD);
         buf.extend_from_slice(kind.as_bytes());
@@ -187,7 +187,7 @@ pub enum Data<'a> {
 const ENVELOPE: usize = 128;
 
 /// Encodes a published event.
-pub fn event(topic: &str, kind: &str, data: Data<'_>, now: Now) -> Unsealed {
+pub fn event(topic: &str, kind: &str, data: Data<'_>, now: Timestamp) -> Unsealed {
     let payload = match data {
         Data::Object { raw, .. } => raw.len(),
         Data::Message(message) => message.map_or(0, str::len),
@@ -241,7 +241,7 @@ pub struct Connected<'a> {
 /// The first frame of a stream.
 ///
 /// `retry:` goes inside it: alone in a block, several client libraries report it as an empty event.
-pub fn connected(connected: Connected<'_>, now: Now) -> Frame {
+pub fn connected(connected: Connected<'_>, now: Timestamp) -> Frame {
     #[derive(Serialize)]
     struct Payload<'a> {
         client_id: &'a str,
@@ -271,7 +271,7 @@ pub enum HeartbeatStyle {
 /// A sign of life. A named one carries the stream's place: a client that was sent none of the events that passed
 /// resumes behind them. A comment cannot carry it, since an id counts only in a block, and several client libraries
 /// report a block of nothing but an id as an empty event.
-pub fn heartbeat(style: HeartbeatStyle, place: EventId<'_>, now: Now) -> Frame {
+pub fn heartbeat(style: HeartbeatStyle, place: EventId<'_>, now: Timestamp) -> Frame {
     match style {
         HeartbeatStyle::Named => {
             let mut frame = Unsealed::with_capacity(ENVELOPE);
@@ -290,7 +290,7 @@ pub fn heartbeat(style: HeartbeatStyle, place: EventId<'_>, now: Now) -> Frame {
 /// The last frame of a stream that the broker ends. It names the reason, so that a page can do something about it
 /// before it comes back, and carries the stream's place. `retry_ms` tells the client when to come back, in
 /// milliseconds; without it, what `connected` said still holds.
-pub fn end(reason: &str, place: EventId<'_>, retry_ms: Option<u64>, now: Now) -> Frame {
+pub fn end(reason: &str, place: EventId<'_>, retry_ms: Option<u64>, now: Timestamp) -> Frame {
     #[derive(Serialize)]
     struct Payload<'a> {
         reason: &'a str,
@@ -320,7 +320,7 @@ pub struct Refusal<'a> {
 /// The only frame of a stream that is refused for a passing reason. `EventSource` gives up for good on any answer but
 /// 200, and comes back after a 200 that ends (WHATWG HTML, section 9.2.3). The frame carries no id, so that the client
 /// keeps its own place.
-pub fn refused(refusal: Refusal<'_>, now: Now) -> Frame {
+pub fn refused(refusal: Refusal<'_>, now: Timestamp) -> Frame {
     #[derive(Serialize)]
     struct Payload<'a> {
         code: &'a str,
@@ -355,7 +355,7 @@ impl GapReason {
 }
 
 /// Tells a stream that it missed events, and from where it goes on.
-pub fn gap(requested: &str, oldest: EventId<'_>, reason: GapReason, now: Now) -> Frame {
+pub fn gap(requested: &str, oldest: EventId<'_>, reason: GapReason, now: Timestamp) -> Frame {
     #[derive(Serialize)]
     struct Payload<'a> {
         requested: &'a str,

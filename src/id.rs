@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 /// One history's name: ids of different epochs cannot be compared. New with every start of an in-memory history.
 ///
@@ -16,7 +16,7 @@ impl Epoch {
     pub const MAX: usize = 16;
 
     /// A name no earlier history had: the start's time in milliseconds and some chance, in base 36.
-    pub fn fresh(now: Now) -> Epoch {
+    pub fn fresh(now: Timestamp) -> Epoch {
         use std::hash::{BuildHasher, RandomState};
         // RandomState is seeded by the operating system: two brokers started in the same millisecond differ.
         let chance = RandomState::new().hash_one(now.unix_ms()) % (36 * 36 * 36);

@@ -24,7 +24,7 @@
 //! | `app.rs`, `config/mod.rs`, `settings.rs` | Of which parts is it made, in which order do they start and stop, and what can be set? |
 //! | `server/mod.rs`, `socket.rs`, `activation.rs`, `tls/mod.rs` | How does a connection come in, with which options, and encrypted as whom? |
 //! | `server/service.rs` | Which endpoint does a request go to? |
-//! | `http/cors.rs`, `client.rs` | Which pages may ask, and from which address does a request come? |
+//! | `http/cors.rs`, `forwarded.rs` | Which pages may ask, and from which address does a request come? |
 //! | `http/access.rs`, `auth/mod.rs` | Who asks, and what may they do? |
 //! | `auth/token.rs`, `signature.rs`, `claims.rs`, `jwks.rs`, `cache.rs`, `keys/mod.rs` | How is it proved? |
 //! | `limit/mod.rs` | How much of it may they have? |
@@ -39,7 +39,7 @@
 //! | `fanout/shard/mod.rs`, `arrivals.rs`, `audience.rs` | How does an event find those it reaches? |
 //! | `fanout/shard/live.rs`, `replay.rs` | How is it written, to those who keep up and to those who do not? |
 //! | `fanout/shard/timers.rs`, `wheel.rs`, `ending.rs` | What happens when nothing happens, and how does a stream end? |
-//! | `server/carried.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
+//! | `server/resident.rs`, `fanout/pull/mod.rs`, `signals.rs` | And over TLS and HTTP/2, where somebody else does the writing? |
 //! | `http/admin.rs`, `fanout/session.rs` | Who listens, and how is it told? |
 //! | `http/stats/mod.rs`, `figures.rs`, `monitor.rs`, `http/metrics.rs` | How is it going, and how is that told? |
 //! | `http/page.rs`, `page/` | And how does it look? |

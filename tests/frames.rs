@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Body, SseEvent, SseParser};
-use fanfare::clock::Now;
+use fanfare::clock::Timestamp;
 use fanfare::event::Draft;
 use fanfare::frame::{Frame, Framing};
 use fanfare::id::Epoch;
@@ -68,8 +68,8 @@ fn data() -> impl Strategy<Value = Value> {
 }
 
 /// Seconds from 1970 to the year 2200.
-fn moment() -> impl Strategy<Value = Now> {
-    (0u64..7_258_118_400_000).prop_map(Now::from_unix_ms)
+fn moment() -> impl Strategy<Value = Timestamp> {
+    (0u64..7_258_118_400_000).prop_map(Timestamp::from_unix_ms)
 }
 
 proptest! {
@@ -133,7 +133,7 @@ proptest! {
     #[test]
     fn any_name_is_taken_or_refused_and_never_injects(topic: String, kind: String) {
         let bad = |name: &str| name.len() > 128 || name.chars().any(char::is_control);
-        let now = Now::from_unix_ms(1);
+        let now = Timestamp::from_unix_ms(1);
         match Draft::from_query(&topic, &kind, None, now) {
             Err(_) => {
                 let reserved = ["connected", "heartbeat", "gap"].contains(&kind.as_str());
@@ -151,7 +151,7 @@ proptest! {
 
     #[test]
     fn frames_stand_one_behind_the_other(seqs in proptest::collection::vec(any::<u64>(), 1..20), piece in 1usize..99) {
-        let now = Now::from_unix_ms(1_795_470_385_971);
+        let now = Timestamp::from_unix_ms(1_795_470_385_971);
         let epoch = Epoch::fresh(now);
         let mut chunks = Vec::new();
         for seq in &seqs {

@@ -27,7 +27,7 @@ use fanfare::auth::Denied;
 use fanfare::auth::token::{
     Algorithm, ClaimsConfig, JwksConfig, KeySource, Mode, Place, Secret, TokenConfig, Verifier,
 };
-use fanfare::clock::Now;
+use fanfare::clock::Timestamp;
 use issuer::{Issuer, SECRET, hostile, pem, private};
 use published::{Published, key_set, listener};
 use serde_json::{Value, json};
@@ -37,8 +37,8 @@ const NOW_S: u64 = 1_800_000_000;
 
 const ASYMMETRIC: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 
-fn now() -> Now {
-    Now::from_unix_ms(NOW_S * 1000)
+fn now() -> Timestamp {
+    Timestamp::from_unix_ms(NOW_S * 1000)
 }
 
 fn verifier(keys: KeySource) -> Verifier {

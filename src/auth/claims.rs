@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde::de::Deserializer;
 
 use super::{Denied, Identity};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::event::NAME_MAX;
 use crate::pattern::Pattern;
 
@@ -110,11 +110,11 @@ impl Claims {
     pub(super) fn identity(
         self,
         config: &ClaimsConfig,
-        now: Now,
+        now: Timestamp,
         name: impl FnOnce() -> Arc<str>,
     ) -> Result<Identity, Denied> {
         let leeway_ms = u64::try_from(config.leeway.as_millis()).unwrap_or(u64::MAX);
-        let expires = Now::from_unix_ms(self.exp.unix_ms.saturating_add(leeway_ms));
+        let expires = Timestamp::from_unix_ms(self.exp.unix_ms.saturating_add(leeway_ms));
         if now >= expires {
             return Err(Denied::Expired);
         }

@@ -18,7 +18,7 @@ pub mod keys;
 
 use std::sync::Arc;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::pattern::Pattern;
 
 /// Who a request comes from, as far as a token or a key has proved it.
@@ -29,7 +29,7 @@ pub struct Identity {
     /// Names the token or the key, in lists and logs: the claim `jti` or a digest of the token; a key's name. Not a secret.
     pub name: Arc<str>,
     /// When it ends.
-    pub expires: Option<Now>,
+    pub expires: Option<Timestamp>,
     /// Whether events of all users are to be seen: one of the token's roles is an all-seeing one.
     pub sees_everyone: bool,
     /// The topics that may be listened to.

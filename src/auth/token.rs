@@ -16,7 +16,7 @@ use super::claims::Claims;
 use super::jwks::Jwks;
 use super::signature::{Token, VerifyingKey};
 use super::{Denied, Identity};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 pub use super::claims::ClaimsConfig;
 pub use super::jwks::{JwksConfig, KeySetFigures, Origin, Place};
@@ -57,7 +57,7 @@ pub enum KeySource {
         /// The secret of today.
         current: Secret,
         /// The one before, and when it ends to count.
-        previous: Option<(Secret, Now)>,
+        previous: Option<(Secret, Timestamp)>,
         /// Which of HS256, HS384 and HS512 tokens may be signed with. Empty means HS256.
         algorithms: Vec<Algorithm>,
     },
@@ -124,7 +124,7 @@ pub struct Verifier {
 #[derive(Debug)]
 enum Keys {
     /// Keys that stay, each with the moment when it ends to count.
-    Fixed(Vec<(VerifyingKey, Option<Now>)>),
+    Fixed(Vec<(VerifyingKey, Option<Timestamp>)>),
     Jwks(Box<Jwks>),
 }
 
@@ -173,11 +173,11 @@ impl Verifier {
     /// # Errors
     /// Where it is not. [`Denied::UnknownSigner`] and [`Denied::KeysUnavailable`] may pass after a
     /// [`Verifier::refresh`].
-    pub fn verify(&self, token: &str, now: Now) -> Result<Identity, Denied> {
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Denied> {
         let token = Token::read(token)?;
         let claims: Claims = match &self.keys {
             Keys::Fixed(keys) => {
-                let counts = |until: &Option<Now>| until.is_none_or(|until| now < until);
+                let counts = |until: &Option<Timestamp>| until.is_none_or(|until| now < until);
                 token.claims(keys.iter().filter(|(_, until)| counts(until)).map(|(key, _)| key))?
             }
             Keys::Jwks(jwks) => token.claims(jwks.signers(&jwks.held(), token.key_id())?)?,
@@ -263,11 +263,11 @@ mod tests {
         }
     }
 
-    fn at(seconds: u64) -> Now {
-        Now::from_unix_ms(seconds * 1000)
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_ms(seconds * 1000)
     }
 
-    fn verifier_with(previous: Option<(Secret, Now)>, algorithms: &[Algorithm], claims: ClaimsConfig) -> Verifier {
+    fn verifier_with(previous: Option<(Secret, Timestamp)>, algorithms: &[Algorithm], claims: ClaimsConfig) -> Verifier {
         let current = Secret(SECRET.to_owned());
         let keys = Some(KeySource::Secret { current, previous, algorithms: algorithms.to_vec() });
         Verifier::new(&TokenConfig { mode: Mode::Required, keys, claims, cookie: None }).expect("it can be set up")
@@ -298,11 +298,11 @@ mod tests {
             (2_060_000, Err(Denied::Expired)),
             (u64::MAX / 2_000_000, Err(Denied::Expired)),
         ] {
-            let answer = verifier().verify(&token, Now::from_unix_ms(now_ms));
+            let answer = verifier().verify(&token, Timestamp::from_unix_ms(now_ms));
             assert_eq!(answer.as_ref().map(|_| ()).map_err(|denied| *denied), expected, "{now_ms}");
             if let Ok(identity) = answer {
                 // The moment from which on it is refused: a stream is not ended while its token is still let in.
-                assert_eq!(identity.expires, Some(Now::from_unix_ms(2_060_000)));
+                assert_eq!(identity.expires, Some(Timestamp::from_unix_ms(2_060_000)));
             }
         }
         let exact = ClaimsConfig { leeway: Duration::ZERO, ..claims_config() };
@@ -310,8 +310,8 @@ mod tests {
         assert!(exact.verify(&token, at(1000)).is_ok() && exact.verify(&token, at(1999)).is_ok());
         assert_eq!(exact.verify(&token, at(2000)), Err(Denied::Expired));
         let fraction = signed(SECRET, Algorithm::HS256, &json!({"exp": 2000.5}));
-        assert!(exact.verify(&fraction, Now::from_unix_ms(2_000_499)).is_ok());
-        assert_eq!(exact.verify(&fraction, Now::from_unix_ms(2_000_500)), Err(Denied::Expired));
+        assert!(exact.verify(&fraction, Timestamp::from_unix_ms(2_000_499)).is_ok());
+        assert_eq!(exact.verify(&fraction, Timestamp::from_unix_ms(2_000_500)), Err(Denied::Expired));
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
         let rotating = verifier_with(Some((Secret(OLD_SECRET.to_owned()), at(1000))), &[], claims_config());
         let claims = json!({"exp": 5000});
         let (new, old) = (signed(SECRET, Algorithm::HS256, &claims), signed(OLD_SECRET, Algorithm::HS256, &claims));
-        assert!(rotating.verify(&old, Now::from_unix_ms(999_999)).is_ok());
+        assert!(rotating.verify(&old, Timestamp::from_unix_ms(999_999)).is_ok());
         assert_eq!(rotating.verify(&old, at(1000)), Err(Denied::Untrusted));
         for now in [999, 1000, 4000] {
             assert!(rotating.verify(&new, at(now)).is_ok(), "{now}");

@@ -192,13 +192,13 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         let each = megabytes(config.socket.send_buffer);
         follows.push(("", format!("{each} of kernel memory for each that lags, {} for all of them", megabytes(all))));
     }
-    let log = &config.log;
+    let history = &config.history;
     let history = format!(
         "{} events, {}, {:?}, whichever comes first; {} events of one topic",
-        log.max_events,
-        megabytes(log.max_bytes),
-        log.max_age,
-        log.topic_events
+        history.max_events,
+        megabytes(history.max_bytes),
+        history.max_age,
+        history.topic_events
     );
     follows.push(("history", history));
     follows

@@ -26,7 +26,7 @@ use super::look::plain;
 use super::remote::{self, ANSWER_WITHIN, Refusal, Remote};
 use super::{Failure, figures};
 use crate::client::{Client, reason};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::event::{self, Draft, Ignored, Invalid};
 use crate::publisher::{Figures, Publisher, Rejected};
 
@@ -131,7 +131,7 @@ impl<'a> Event<'a> {
 
     /// Checks it as the broker will: what is wrong is known before anything is sent.
     fn checked(self) -> Result<Event<'a>, String> {
-        match Draft::from_json(&self.json(), Now::read()) {
+        match Draft::from_json(&self.json(), Timestamp::now()) {
             Ok(_) => Ok(self),
             // A place in what is sent is none in what was given.
             Err(Invalid(why)) => Err(why.split(" at line 1 column ").next().unwrap_or_default().to_owned()),

@@ -21,7 +21,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     let config = Config::read(flags, file_limit).map_err(Failure::Usage)?;
     // As long as there is one thread.
     let passed = Passed::take().map_err(Failure::Usage)?;
-    let log = Log::start(&config).map_err(Failure::Usage)?;
+    let logging = Logging::start(&config).map_err(Failure::Usage)?;
     if let Some(warning) = config.file_warning(file_limit) {
         tracing::warn!("{warning}");
     }
@@ -29,7 +29,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
         Some(Cannot::Setting(_)) => Failure::Usage(error.to_string()),
         _ => Failure::failed(error),
     });
-    log.end();
+    logging.end();
     served
 }
 
@@ -81,18 +81,18 @@ fn greet(address: SocketAddr, tls: Option<&(SocketAddr, String)>) {
 const KEPT_QUIET: &str = "h2::server=info";
 
 /// The log, which goes to standard error, and where there is a collector, the spans that go there.
-struct Log {
+struct Logging {
     #[cfg(feature = "otlp")]
     spans: Option<crate::trace::Exporter>,
 }
 
-impl Log {
-    fn start(config: &Config) -> Result<Log, String> {
-        let wrong = |why: &dyn std::fmt::Display| format!("--log {:?}: {why}", config.log_filter);
-        let filter = EnvFilter::builder().parse(&config.log_filter).map_err(|error| wrong(&error))?;
+impl Logging {
+    fn start(config: &Config) -> Result<Logging, String> {
+        let wrong = |why: &dyn std::fmt::Display| format!("--log {:?}: {why}", config.logging.filter);
+        let filter = EnvFilter::builder().parse(&config.logging.filter).map_err(|error| wrong(&error))?;
         let filter = filter.add_directive(KEPT_QUIET.parse().map_err(|error| wrong(&error))?);
         let lines = fmt::layer().with_writer(std::io::stderr);
-        let lines = match config.log_format {
+        let lines = match config.logging.format {
             LogFormat::Text => {
                 let ansi = std::io::stderr().is_terminal();
                 let format = Lines { format: fmt::format().with_ansi(ansi), is_json: false };
@@ -107,13 +107,13 @@ impl Log {
         #[cfg(not(feature = "otlp"))]
         {
             log.init();
-            Ok(Log {})
+            Ok(Logging {})
         }
         #[cfg(feature = "otlp")]
         {
             let (layer, spans) = crate::trace::layer()?.unzip();
             log.with(layer).init();
-            Ok(Log { spans })
+            Ok(Logging { spans })
         }
     }
 

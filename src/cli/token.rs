@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::auth::token::Secret;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::config::Span;
 use crate::pattern::Pattern;
 
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Some(secret) = arguments.jwt_secret.filter(|secret| !secret.bytes().is_empty()) else {
         return Err(Failure::Usage("there is no secret to sign with; expected the broker's in JWT_SECRET".to_owned()));
     };
-    let now = Now::read().unix_s();
+    let now = Timestamp::now().unix_s();
     let claims = Claims {
         iat: now,
         exp: now + valid.as_secs(),

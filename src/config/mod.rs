@@ -18,7 +18,7 @@ use crate::auth::keys::{KeySources, KeysConfig};
 use crate::auth::token::TokenConfig;
 use crate::event::Invalid;
 use crate::fanout::FanoutConfig;
-use crate::http::client::ProxyConfig;
+use crate::http::forwarded::ProxyConfig;
 use crate::http::cors::Cors;
 use crate::http::idempotency::IdempotencyConfig;
 use crate::http::publish::PublishConfig;
@@ -44,6 +44,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// What the process writes to its log, which is not the event log.
+#[derive(Debug, Clone)]
+pub struct LoggingConfig {
+    /// The lines that are written: a level, or a filter by module.
+    pub filter: String,
+    /// How they look.
+    pub format: LogFormat,
+}
+
 /// The whole configuration: the sum of the parts' own.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -55,12 +64,10 @@ pub struct Config {
     pub http_threads: usize,
     /// How long ending all streams may take.
     pub grace: Duration,
-    /// What is logged, as a filter.
-    pub log_filter: String,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// What is kept.
-    pub log: LogConfig,
+    /// What the process writes to its log.
+    pub logging: LoggingConfig,
+    /// How much of the history is kept.
+    pub history: LogConfig,
     /// How streams are treated.
     pub fanout: FanoutConfig,
     /// Bounds on publishing.
@@ -128,7 +135,7 @@ impl Config {
         let production = nivo.environment.as_deref() == Some("production");
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
         let peer_timeout = span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?;
-        let log = LogConfig::default();
+        let history = LogConfig::default();
         let key_rate = rate("key", settings.key_rate, settings.key_burst, 5000)?;
         let connections = count("connections-per-second", settings.connections_per_second, 500, 0, RATE_MAX)? as u64;
         Ok(Config {
@@ -141,14 +148,16 @@ impl Config {
             )?,
             http_threads: count("http-threads", settings.http_threads, cores.min(4), 1, 1024)?,
             grace: span("grace", settings.grace, Duration::from_secs(10))?,
-            log_filter: settings.log.unwrap_or_else(|| "info".to_owned()),
-            log_format: settings.log_format.unwrap_or(if production { LogFormat::Json } else { LogFormat::Text }),
-            log: LogConfig {
-                max_events: count("history-events", settings.history_events, log.max_events, 1, usize::MAX)?,
-                max_bytes: bytes("history-bytes", settings.history_bytes, log.max_bytes, 1 << 16, usize::MAX)?,
-                max_age: span("history-age", settings.history_age, log.max_age)?,
-                topic_events: count("topic-events", settings.topic_events, log.topic_events, 0, usize::MAX)?,
-                live_events: count("live-events", settings.live_events, log.live_events, 1, 1 << 20)?,
+            logging: LoggingConfig {
+                filter: settings.log.unwrap_or_else(|| "info".to_owned()),
+                format: settings.log_format.unwrap_or(if production { LogFormat::Json } else { LogFormat::Text }),
+            },
+            history: LogConfig {
+                max_events: count("history-events", settings.history_events, history.max_events, 1, usize::MAX)?,
+                max_bytes: bytes("history-bytes", settings.history_bytes, history.max_bytes, 1 << 16, usize::MAX)?,
+                max_age: span("history-age", settings.history_age, history.max_age)?,
+                topic_events: count("topic-events", settings.topic_events, history.topic_events, 0, usize::MAX)?,
+                live_events: count("live-events", settings.live_events, history.live_events, 1, 1 << 20)?,
                 watched: watched(settings.metrics_topics)?,
             },
             fanout: FanoutConfig {

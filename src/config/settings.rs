@@ -9,7 +9,7 @@ use super::LogFormat;
 use super::values::{Address, Bytes, List, Moment, Span, TopicName, port, whole_number};
 use crate::auth::token::{Mode, Secret};
 use crate::frame::HeartbeatStyle;
-use crate::http::client::{Network, ProxyHeader};
+use crate::http::forwarded::{Network, ProxyHeader};
 use crate::http::cors::Origin;
 
 /// What `fanfare serve` is told, by flags and variables.

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::event::{Invalid, check_topic};
 use crate::limit::Rate;
 
@@ -65,15 +65,15 @@ impl FromStr for Address {
 
 /// A moment, written as RFC 3339 has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment(pub(super) Now);
+pub(super) struct Moment(pub(super) Timestamp);
 
 impl FromStr for Moment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Moment, String> {
-        let moment = text.parse::<Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
+        let moment = text.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
         moment
-            .map(|ms| Moment(Now::from_unix_ms(ms)))
+            .map(|ms| Moment(Timestamp::from_unix_ms(ms)))
             .ok_or_else(|| format!("{text:?} is no moment; expected one such as 2027-01-31T12:00:00Z"))
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 /// What is known of a stream's listener.
 #[derive(Debug, Clone)]
@@ -20,9 +20,9 @@ pub struct Session {
     /// The topics as they were asked for.
     pub topics: Box<str>,
     /// When it was opened.
-    pub since: Now,
+    pub since: Timestamp,
     /// When it is to end.
-    pub expires: Option<Now>,
+    pub expires: Option<Timestamp>,
 }
 
 /// What is to be given back when a stream ends, whatever that is.

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use super::Seat;
 use super::pull::Pull;
 use super::session::{Kept, Session};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Stream {
     }
 
     /// When it is to be dismissed because its token has expired, if that has not happened yet.
-    pub(super) fn expires(&self) -> Option<Now> {
+    pub(super) fn expires(&self) -> Option<Timestamp> {
         let expires = self.session()?.expires?;
         match &self.state {
             State::Ended(_) => None,

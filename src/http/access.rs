@@ -13,13 +13,13 @@ use std::sync::Arc;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 
-use super::client::ProxyConfig;
+use super::forwarded::ProxyConfig;
 use super::query;
 use super::reply::Problem;
 use crate::auth::keys::{Key, Keys};
 use crate::auth::token::{Mode, TokenConfig, Verifier};
 use crate::auth::{Denied, Identity, Listener};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::limit::{Allowance, Exceeded, Limits};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -141,7 +141,7 @@ impl Access {
     ///
     /// # Errors
     /// [`Denied`], where a token is needed or one that was shown is no good.
-    pub fn listener(&self, head: &Parts, now: Now) -> Result<Listener, Denied> {
+    pub fn listener(&self, head: &Parts, now: Timestamp) -> Result<Listener, Denied> {
         let Some(verifier) = &self.verifier else { return Ok(Listener::Anyone) };
         let in_query = access_token(head.uri.query().unwrap_or_default())?;
         let shown = match (self.shown(&head.headers)?, in_query) {
@@ -162,7 +162,7 @@ impl Access {
     ///
     /// # Errors
     /// [`Denied`], where a key or token is needed or one that was shown is no good.
-    pub fn publisher(&self, headers: &HeaderMap, now: Now) -> Result<Publisher, Denied> {
+    pub fn publisher(&self, headers: &HeaderMap, now: Timestamp) -> Result<Publisher, Denied> {
         if self.is_open_to_publishers() {
             return Ok(Publisher::Anyone);
         }
@@ -184,12 +184,12 @@ impl Access {
         headers: &HeaderMap,
         client: IpAddr,
     ) -> Result<(Publisher, Option<Allowance>), Problem> {
-        let mut publisher = self.publisher(headers, Now::read());
+        let mut publisher = self.publisher(headers, Timestamp::now());
         if let Err(Denied::UnknownSigner | Denied::KeysUnavailable) = publisher {
             self.refresh().await;
-            publisher = self.publisher(headers, Now::read());
+            publisher = self.publisher(headers, Timestamp::now());
         }
-        let now = Now::read();
+        let now = Timestamp::now();
         let allowance = match &publisher {
             Ok(Publisher::Key(key)) => self.limits.publish(client, Some(&key.meter), now),
             // Guesses count too.

@@ -11,7 +11,7 @@ use super::query;
 use super::reply::{Problem, Reply, json_reply};
 use super::stats::Topic;
 use crate::broker::Broker;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::fanout::{Kick, Listed, Session};
 
 /// Streams or topics in one answer.
@@ -35,9 +35,9 @@ struct Stream {
     address: IpAddr,
     topics: Box<str>,
     #[serde(serialize_with = "moment")]
-    since: Now,
+    since: Timestamp,
     #[serde(serialize_with = "maybe_moment")]
-    expires: Option<Now>,
+    expires: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -52,11 +52,11 @@ struct Topics {
     topics: Vec<Topic>,
 }
 
-fn moment<S: Serializer>(moment: &Now, serializer: S) -> Result<S::Ok, S::Error> {
+fn moment<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&moment.seconds())
 }
 
-fn maybe_moment<S: Serializer>(moment: &Option<Now>, serializer: S) -> Result<S::Ok, S::Error> {
+fn maybe_moment<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match moment {
         Some(moment) => serializer.collect_str(&moment.seconds()),
         None => serializer.serialize_none(),
@@ -116,7 +116,7 @@ pub fn topics(broker: &Broker, query: &str) -> Result<Reply, Problem> {
             limit = page(&parameter.value()?)?;
         }
     }
-    let topics = broker.busiest(limit, Now::read()).into_iter().map(|topic| Topic::of(topic, broker)).collect();
+    let topics = broker.busiest(limit, Timestamp::now()).into_iter().map(|topic| Topic::of(topic, broker)).collect();
     Ok(json_reply(StatusCode::OK, &Topics { success: true, topics }))
 }
 

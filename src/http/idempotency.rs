@@ -16,7 +16,7 @@ use hyper::header::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use super::reply::Problem;
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -133,7 +133,7 @@ impl Answers {
         &self,
         name: Name,
         request: impl Hash,
-        now: Now,
+        now: Timestamp,
         publish: impl FnOnce() -> Bytes,
     ) -> Result<Answer, Problem> {
         if self.config.window.is_zero() {
@@ -165,7 +165,7 @@ impl Answers {
     }
 
     /// Lets go of what is past its window; to be called about once a second.
-    pub fn expire(&self, now: Now) {
+    pub fn expire(&self, now: Timestamp) {
         self.lock().expire(self.config.window, now);
     }
 
@@ -186,7 +186,7 @@ impl Answers {
 }
 
 impl Kept {
-    fn expire(&mut self, window: Duration, now: Now) {
+    fn expire(&mut self, window: Duration, now: Timestamp) {
         let over = |first: &First| now.steady().since(first.at) >= window;
         while self.order.front().and_then(|name| self.by_name.get(name)).is_some_and(over) {
             self.forget_oldest();
@@ -214,7 +214,7 @@ mod tests {
 
     #[track_caller]
     fn ask(answers: &Answers, name: Name, request: &str, ms: u64, would: &'static str) -> Result<Answer, Problem> {
-        answers.once(name, request, Now::from_unix_ms(ms), || Bytes::from(would))
+        answers.once(name, request, Timestamp::from_unix_ms(ms), || Bytes::from(would))
     }
 
     fn first(text: &'static str) -> Result<Answer, Problem> {
@@ -237,9 +237,9 @@ mod tests {
         );
         assert_eq!(ask(&answers, name("", "k"), "r", 1100, "two"), first("two"), "counted from the first");
         assert_eq!(answers.figures(), Figures { keys: 1, replayed: 2, reused: 0, evicted: 0 });
-        answers.expire(Now::from_unix_ms(1199));
+        answers.expire(Timestamp::from_unix_ms(1199));
         assert_eq!(answers.figures().keys, 1);
-        answers.expire(Now::from_unix_ms(1200));
+        answers.expire(Timestamp::from_unix_ms(1200));
         assert_eq!(answers.figures().keys, 0);
         assert!(answers.lock().by_name.is_empty());
     }
@@ -249,10 +249,10 @@ mod tests {
         let answers = answers(100, 10);
         assert_eq!(ask(&answers, name("", "k"), "r", 1000, "one"), first("one"));
         for hours in [3, -3] {
-            answers.expire(Now::from_unix_ms(1099).set_by(hours * 3_600_000));
+            answers.expire(Timestamp::from_unix_ms(1099).set_by(hours * 3_600_000));
             assert_eq!(ask(&answers, name("", "k"), "r", 1099, "two"), repeat("one"), "{hours} h");
         }
-        answers.expire(Now::from_unix_ms(1100).set_by(-1000));
+        answers.expire(Timestamp::from_unix_ms(1100).set_by(-1000));
         assert_eq!(answers.figures().keys, 0);
     }
 

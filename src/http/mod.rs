@@ -2,7 +2,7 @@
 
 pub mod access;
 pub mod admin;
-pub mod client;
+pub mod forwarded;
 pub mod cors;
 pub mod counts;
 pub mod idempotency;

@@ -13,7 +13,7 @@ use super::idempotency::{self, Answer, Answers, Name};
 use super::query;
 use super::reply::{Problem, Reply, text_reply, to_json};
 use crate::broker::Broker;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::event::{self, Draft, Ignored, Invalid};
 use crate::trace;
 
@@ -108,7 +108,7 @@ pub async fn publish(
         Form::Query => head.uri.query().unwrap_or_default(),
         Form::Json | Form::NdJson => utf8(&body)?,
     };
-    let (now, max, mut ignored) = (Now::read(), config.max_batch, Ignored::default());
+    let (now, max, mut ignored) = (Timestamp::now(), config.max_batch, Ignored::default());
     let (mut drafts, batch) = match form {
         Form::Query => (vec![from_query(text, now, &mut ignored)?], false),
         Form::Json => (event::drafts_from_json(text, max, now, &mut ignored)?, text.trim_start().starts_with('[')),
@@ -144,7 +144,7 @@ pub async fn publish(
 }
 
 /// Has the broker accept the events, and gives the answer's body.
-fn accept(broker: &Broker, drafts: Vec<Draft>, batch: bool, ignored: &Ignored, now: Now) -> Bytes {
+fn accept(broker: &Broker, drafts: Vec<Draft>, batch: bool, ignored: &Ignored, now: Timestamp) -> Bytes {
     let count = drafts.len();
     let published = broker.publish(drafts, now);
     let id = broker.id(published.last);
@@ -185,7 +185,7 @@ fn utf8(body: &[u8]) -> Result<&str, Invalid> {
     Ok(text.strip_prefix(BOM).unwrap_or(text))
 }
 
-fn from_query(text: &str, now: Now, ignored: &mut Ignored) -> Result<Draft, Problem> {
+fn from_query(text: &str, now: Timestamp, ignored: &mut Ignored) -> Result<Draft, Problem> {
     let (mut topic, mut kind, mut message) = (String::new(), String::new(), None);
     for parameter in query::parameters(text) {
         match parameter.name.as_str() {

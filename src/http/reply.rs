@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::auth::Denied;
 use crate::broker::Refused;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::event::Invalid;
 use crate::frame::{self, Framing, Refusal};
 use crate::limit::{Allowance, Exceeded, TooManyStreams};
@@ -282,7 +282,7 @@ impl Problem {
 
     /// The answer that `EventSource` survives, where the problem passes by itself: a stream of one block that says
     /// what was refused and when to come back, and ends.
-    pub fn refusal(&self, now: Now) -> Option<Reply> {
+    pub fn refusal(&self, now: Timestamp) -> Option<Reply> {
         let retry_after_s = self.retry_after_s()?;
         let least_ms = retry_after_s.saturating_mul(1000);
         // Up to a fifth more, but a second at least: those who are refused together come back one by one.

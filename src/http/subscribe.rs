@@ -9,14 +9,14 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::cors::Field;
 use super::query;
 use super::reply::{Problem, Reply};
 use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::event::{self, ALL, Ignored};
 use crate::fanout::{Kept, Session};
 use crate::frame::Framing;
@@ -57,7 +57,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(query: &str, headers: &HeaderMap, config: &SubscribeConfig, now: Now) -> Result<Asked, Problem> {
+    fn read(query: &str, headers: &HeaderMap, config: &SubscribeConfig, now: Timestamp) -> Result<Asked, Problem> {
         let mut asked = Asked::default();
         for parameter in query::parameters(query) {
             let name = parameter.name.as_str();
@@ -203,12 +203,12 @@ fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
 }
 
 /// A moment: RFC 3339, unix seconds, or a span before now, which does not depend on how the wall clock stands.
-fn since(text: &str, now: Now) -> Result<Steady, Problem> {
+fn since(text: &str, now: Timestamp) -> Result<Steady, Problem> {
     if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(now.steady_at(Now::from_unix_ms(seconds.saturating_mul(1000))));
+        return Ok(now.steady_at(Timestamp::from_unix_ms(seconds.saturating_mul(1000))));
     }
-    if let Ok(moment) = text.parse::<Timestamp>() {
-        return Ok(now.steady_at(Now::from_unix_ms(u64::try_from(moment.as_millisecond()).unwrap_or(0))));
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(now.steady_at(Timestamp::from_unix_ms(u64::try_from(moment.as_millisecond()).unwrap_or(0))));
     }
     if let Ok(span) = text.parse::<SignedDuration>()
         && let Ok(span) = Duration::try_from(span)
@@ -245,7 +245,7 @@ pub fn subscribe(
     request: &Parts,
     asker: &Asker<'_>,
 ) -> Result<Opening, Problem> {
-    let now = Now::read();
+    let now = Timestamp::now();
     let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, now)?;
     let filter = asked.bound(asker.listener)?;
     let identity = match asker.listener {
@@ -350,7 +350,7 @@ impl Opening {
 /// # Errors
 /// As [`subscribe`], as far as the request goes.
 pub fn probe(config: &SubscribeConfig, request: &Parts, listener: &Listener) -> Result<Reply, Problem> {
-    let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, Now::read())?;
+    let mut asked = Asked::read(request.uri.query().unwrap_or_default(), &request.headers, config, Timestamp::now())?;
     asked.bound(listener)?;
     let mut reply = Response::new(Full::new(Bytes::new()));
     for (name, value) in FIELDS {

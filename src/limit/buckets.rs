@@ -6,7 +6,7 @@ use dashmap::DashMap;
 
 use super::rate::{Allowance, Bucket, Exceeded, Rate};
 use super::source::Source;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 /// Buckets of one rate, one for each address that has lately taken something. Full ones are dropped by
 /// [`Buckets::sweep`]; when all there may be are in use, newcomers share one between them, so that whoever has many
@@ -39,7 +39,7 @@ impl Buckets {
     ///
     /// # Errors
     /// [`Exceeded`].
-    pub fn take(&self, source: Source, now: Now) -> Result<Allowance, Exceeded> {
+    pub fn take(&self, source: Source, now: Timestamp) -> Result<Allowance, Exceeded> {
         if let Some(bucket) = self.held.get(&source) {
             return bucket.take(self.rate, 1, now);
         }
@@ -62,7 +62,7 @@ impl Buckets {
     }
 
     /// Drops the buckets that are full: they are as good as none. To be called about once a second.
-    pub fn sweep(&self, now: Now) {
+    pub fn sweep(&self, now: Timestamp) {
         // The map locks what it looks at, so nobody takes from a bucket between the look and the drop.
         self.held.retain(|_, bucket| {
             let full = bucket.is_full(self.rate, now);
@@ -101,8 +101,8 @@ mod tests {
         Source::of(Ipv4Addr::from_bits(n).into())
     }
 
-    fn at(ms: u64) -> Now {
-        Now::from_unix_ms(1_800_000_000_000 + ms)
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + ms)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 pub use buckets::Buckets;
 pub use rate::{Allowance, Bucket, Exceeded, Meter, Rate};
@@ -122,7 +122,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Exceeded`]; then it must not be published.
-    pub fn publish(&self, client: IpAddr, key: Option<&Meter>, now: Now) -> Result<Option<Allowance>, Exceeded> {
+    pub fn publish(&self, client: IpAddr, key: Option<&Meter>, now: Timestamp) -> Result<Option<Allowance>, Exceeded> {
         match key {
             Some(meter) => counted(meter.take(now), &self.counts.publishes_of_keys),
             None => {
@@ -137,7 +137,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Exceeded`]; then it is to be closed.
-    pub fn connect(&self, peer: IpAddr, now: Now) -> Result<(), Exceeded> {
+    pub fn connect(&self, peer: IpAddr, now: Timestamp) -> Result<(), Exceeded> {
         let limit = self.connections.as_ref().zip(self.source(peer));
         let taken = limit.map(|(buckets, source)| buckets.take(source, now)).transpose();
         counted(taken, &self.counts.connections).map(drop)
@@ -161,7 +161,7 @@ impl Limits {
     }
 
     /// Forgets the addresses that have all they may have again. To be called about once a second.
-    pub fn sweep(&self, now: Now) {
+    pub fn sweep(&self, now: Timestamp) {
         for buckets in self.buckets() {
             buckets.sweep(now);
         }
@@ -216,7 +216,7 @@ mod tests {
         text.parse().expect(text)
     }
 
-    const NOW: fn() -> Now = || Now::from_unix_ms(1_800_000_000_000);
+    const NOW: fn() -> Timestamp = || Timestamp::from_unix_ms(1_800_000_000_000);
 
     /// How many of ten are granted.
     fn granted<T, E>(mut ask: impl FnMut() -> Result<T, E>) -> usize {
@@ -246,7 +246,7 @@ mod tests {
             addresses: 3,
         };
         assert_eq!(limits.totals(), totals);
-        limits.sweep(Now::from_unix_ms(NOW().unix_ms() + 4000));
+        limits.sweep(Timestamp::from_unix_ms(NOW().unix_ms() + 4000));
         assert_eq!(limits.totals(), LimitTotals { addresses: 0, ..totals });
     }
 

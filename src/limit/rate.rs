@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -79,7 +79,7 @@ impl Bucket {
     ///
     /// # Errors
     /// [`Exceeded`], where there is less in it.
-    pub fn take(&self, rate: Rate, n: u64, now: Now) -> Result<Allowance, Exceeded> {
+    pub fn take(&self, rate: Rate, n: u64, now: Timestamp) -> Result<Allowance, Exceeded> {
         let now_ns = now.steady().ns();
         let latest_ns = now_ns.saturating_add(rate.full_ns());
         let cost_ns = rate.interval_ns * n.min(rate.burst);
@@ -106,7 +106,7 @@ impl Bucket {
     }
 
     /// Whether it is full, and so the same as a new one.
-    pub fn is_full(&self, rate: Rate, now: Now) -> bool {
+    pub fn is_full(&self, rate: Rate, now: Timestamp) -> bool {
         let full_at_ns = self.full_at_ns.load(Ordering::Relaxed);
         let now_ns = now.steady().ns();
         full_at_ns <= now_ns || full_at_ns > now_ns.saturating_add(rate.full_ns()).saturating_add(STRAY_NS)
@@ -134,7 +134,7 @@ impl Meter {
     ///
     /// # Errors
     /// [`Exceeded`].
-    pub fn take(&self, now: Now) -> Result<Option<Allowance>, Exceeded> {
+    pub fn take(&self, now: Timestamp) -> Result<Option<Allowance>, Exceeded> {
         self.rate.map(|rate| self.bucket.take(rate, 1, now)).transpose()
     }
 }
@@ -151,8 +151,8 @@ mod tests {
     /// The year 2027, so that the bucket's sums are as large as they will be.
     const START_MS: u64 = 1_800_000_000_000;
 
-    fn at(ms: u64) -> Now {
-        Now::from_unix_ms(START_MS + ms)
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_unix_ms(START_MS + ms)
     }
 
     /// What a bucket is said to be: something that holds tokens and gains them. It counts a token as the milliseconds
@@ -281,7 +281,7 @@ mod tests {
         let widest = Rate::new(1, Rate::MAX_BURST).unwrap();
         // At the clock's end too, where sums no longer fit.
         let bucket = Bucket::default();
-        assert!(bucket.take(widest, u64::MAX, Now::from_unix_ms(u64::MAX)).is_ok());
+        assert!(bucket.take(widest, u64::MAX, Timestamp::from_unix_ms(u64::MAX)).is_ok());
         assert!(Meter::default().take(at(0)).unwrap().is_none(), "no rate is no limit");
     }
 }

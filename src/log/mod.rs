@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::event::{Draft, Owners};
 use crate::frame::Frame;
 use crate::id::{Epoch, EventId};
@@ -157,7 +157,7 @@ pub struct TopicFigures {
     /// The newest of them, 0 where there is none.
     pub newest: u64,
     /// When the last one was accepted.
-    pub last_published: Option<Now>,
+    pub last_published: Option<Timestamp>,
     /// The newest of its events that is no longer kept, 0 where there is none.
     pub lost: u64,
 }
@@ -199,7 +199,7 @@ impl Log {
     }
 
     /// Accepts events: they get consecutive places in the order and can be read from then on.
-    pub fn append(&self, drafts: Vec<Draft>, now: Now) -> Appended {
+    pub fn append(&self, drafts: Vec<Draft>, now: Timestamp) -> Appended {
         // Topics are found before the order is locked; the claim keeps them in the index until the event is in.
         let claimed: Vec<_> = drafts.into_iter().map(|d| (self.index.claim(&d.topic), d.frame, d.owners)).collect();
         let mut topics = Vec::with_capacity(claimed.len());
@@ -220,7 +220,7 @@ impl Log {
     }
 
     /// Lets go of what is too old by now. To be called about once a second: a silent log ages too.
-    pub fn expire(&self, now: Now) {
+    pub fn expire(&self, now: Timestamp) {
         let dropped = self.order().trim(now);
         self.index.forget(dropped);
     }
@@ -425,7 +425,7 @@ impl Log {
 
     /// The topics with the most going on, at most so many, the busiest first: by events a second, then by listeners,
     /// then by name. Looks at all there are.
-    pub fn busiest(&self, most: usize, now: Now) -> Vec<TopicFigures> {
+    pub fn busiest(&self, most: usize, now: Timestamp) -> Vec<TopicFigures> {
         let mut figures: Vec<_> = self.index.topics().map(|topic| topic.figures(now)).collect();
         let order = |one: &TopicFigures, other: &TopicFigures| {
             let by_traffic = other.rate.total_cmp(&one.rate).then(other.listeners.cmp(&one.listeners));
@@ -440,12 +440,12 @@ impl Log {
     }
 
     /// Figures of one topic, if it is in the index.
-    pub fn topic(&self, name: &str, now: Now) -> Option<TopicFigures> {
+    pub fn topic(&self, name: &str, now: Timestamp) -> Option<TopicFigures> {
         self.index.get(name).map(|topic| topic.figures(now))
     }
 
     /// Figures of the topics that are watched.
-    pub fn watched(&self, now: Now) -> impl Iterator<Item = TopicFigures> {
+    pub fn watched(&self, now: Timestamp) -> impl Iterator<Item = TopicFigures> {
         self.watched.iter().map(move |topic| topic.figures(now))
     }
 
@@ -503,11 +503,11 @@ mod tests {
     const MINUTE_MS: u64 = 60_000;
     const THREE_HOURS_MS: i64 = 180 * MINUTE_MS as i64;
 
-    fn at(ms: u64) -> Now {
-        Now::from_unix_ms(1_800_000_000_000 + ms)
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + ms)
     }
 
-    fn publish(log: &Log, now: Now) {
+    fn publish(log: &Log, now: Timestamp) {
         let draft = Draft::from_json(r#"{"topic":"a","type":"k","data":{}}"#, now).expect("an event");
         log.append(vec![draft], now);
         log.expire(now);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::losses::Losses;
 use super::topic::{History, Topic};
 use super::{Event, LogConfig, lock};
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::event::Owners;
 use crate::frame::{Framing, Unsealed};
 use crate::id::Epoch;
@@ -71,7 +71,7 @@ impl Order {
     }
 
     /// Gives an event its place here and in its topic.
-    pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, owners: Owners, epoch: &Epoch, now: Now) {
+    pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, owners: Owners, epoch: &Epoch, now: Timestamp) {
         self.newest += 1;
         // Publishers read the clock one after the other and may come here in another order: the search by time needs it.
         self.newest_at = self.newest_at.max(now.steady());
@@ -99,7 +99,7 @@ impl Order {
 
     /// Applies the bounds on age and on the whole. Gives the topics that have lost their last event since the last
     /// time: nothing may need them any more.
-    pub(super) fn trim(&mut self, now: Now) -> Vec<Arc<Topic>> {
+    pub(super) fn trim(&mut self, now: Timestamp) -> Vec<Arc<Topic>> {
         let expired = now.steady().before(self.config.max_age);
         loop {
             let oldest = self.oldest().filter(|event| event.accepted < expired).cloned();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Event, TopicFigures, lock};
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::frame::Framing;
 
 /// How many listen, shard by shard.
@@ -88,7 +88,7 @@ impl Topic {
         self.claims.fetch_add(1, SeqCst);
     }
 
-    pub(super) fn figures(&self, now: Now) -> TopicFigures {
+    pub(super) fn figures(&self, now: Timestamp) -> TopicFigures {
         let (listeners, joined) = self.listeners.now_and_ever();
         let history = lock(&self.history);
         TopicFigures {
@@ -206,7 +206,7 @@ pub(super) struct History {
     bytes: usize,
     published: u64,
     published_bytes: u64,
-    last: Now,
+    last: Timestamp,
     pace: Pace,
 }
 
@@ -217,14 +217,14 @@ impl Default for History {
             bytes: 0,
             published: 0,
             published_bytes: 0,
-            last: Now::from_unix_ms(0),
+            last: Timestamp::from_unix_ms(0),
             pace: Pace::default(),
         }
     }
 }
 
 impl History {
-    pub(super) fn push(&mut self, event: Arc<Event>, now: Now) {
+    pub(super) fn push(&mut self, event: Arc<Event>, now: Timestamp) {
         self.bytes += event.weight();
         self.published += 1;
         self.published_bytes += event.frame.bytes(Framing::Plain).len() as u64;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::name::{Invalid, check_topic, check_type};
 
 /// An event as it is sent: one element of a batch.
@@ -118,7 +118,7 @@ impl Stamp {
             use std::io::Write as _;
 
             separate(json);
-            write!(json, "\"published_at\":\"{}\"", Now::read().nanos()).expect("a vector takes all");
+            write!(json, "\"published_at\":\"{}\"", Timestamp::now().nanos()).expect("a vector takes all");
         }
         json.push(b'}');
         Ok(())

@@ -27,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ServerConfig;
-use super::carried::{self, PREFACE, Protocol};
+use super::resident::{self, PREFACE, Protocol};
 use super::own_answer::OwnAnswer;
 use super::service::{Outcome, Peer, Service};
 use crate::http::reply::Reply;
@@ -57,12 +57,12 @@ pub(super) async fn serve(
     };
     let speaks_http2 = first.starts_with(PREFACE);
     let own = OwnAnswer::new(service.clone(), config.max_head);
-    let carrier = Carrier { socket, first, seen: Arc::default(), own };
+    let carrier = Io { socket, first, seen: Arc::default(), own };
     if speaks_http2 {
         // Its answers are frames, and all of them its own.
         carrier.seen.enter(Phase::Exchange);
         let peer = Peer { pulls: true, ..peer };
-        carried::serve(carrier, Protocol::Http2, peer, permit, config, service).await;
+        resident::serve(carrier, Protocol::Http2, peer, permit, config, service).await;
         return None;
     }
     let seen = carrier.seen.clone();
@@ -109,7 +109,7 @@ enum End {
     Late(Phase),
 }
 
-async fn drive(connection: &mut http1::Connection<Carrier, Exchange>, config: &ServerConfig, seen: &Seen) -> End {
+async fn drive(connection: &mut http1::Connection<Io, Exchange>, config: &ServerConfig, seen: &Seen) -> End {
     // Registered with the timer only where the first poll does not settle it, as it does for nearly every stream.
     let mut deadline = pin!(sleep_until(Instant::now()));
     let mut timed = None;
@@ -257,7 +257,7 @@ impl Future for Answer {
 }
 
 /// The socket as hyper sees it: notes what passes, and passes it on.
-struct Carrier {
+struct Io {
     socket: Socket,
     /// What was read before hyper was there.
     first: Vec<u8>,
@@ -265,7 +265,7 @@ struct Carrier {
     own: OwnAnswer,
 }
 
-impl Carrier {
+impl Io {
     /// Whether hyper writes an answer that it was not given: to a head that it cannot read.
     fn is_own_answer(&self) -> bool {
         matches!(self.seen.phase(), Phase::Idle | Phase::Head)
@@ -383,7 +383,7 @@ fn read_some(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Ve
     Ok(buf[..n].to_vec())
 }
 
-impl Read for Carrier {
+impl Read for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let n = self.first.len().min(buf.remaining());
@@ -400,7 +400,7 @@ impl Read for Carrier {
     }
 }
 
-impl Write for Carrier {
+impl Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.seen.flushed.store(false, Relaxed);
         match self.is_own_answer() {

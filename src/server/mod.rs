@@ -1,7 +1,7 @@
 //! Connections: accepting them, reading requests off them with hyper, and taking those over that become streams.
 
 mod activation;
-mod carried;
+mod resident;
 mod connection;
 mod own_answer;
 mod service;
@@ -25,14 +25,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 pub use activation::Passed;
-use carried::Protocol;
+use resident::Protocol;
 use connection::Socket;
 use service::Peer;
 pub use service::Service;
 pub use socket::{SocketConfig, adopt, bind, dual_stack};
 use tls::Tls;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::http::counts::Counts;
 use crate::http::reply::{Crowd, Problem};
 
@@ -102,7 +102,7 @@ struct Door {
 impl Door {
     /// A place for a connection from `peer`; where there is none, why.
     async fn admit(&mut self, peer: IpAddr, service: &Service) -> Result<OwnedSemaphorePermit, Crowd> {
-        if service.access.limits().connect(peer, Now::read()).is_err() {
+        if service.access.limits().connect(peer, Timestamp::now()).is_err() {
             return Err(Crowd::Address);
         }
         let mut permit = self.room.try_permit();
@@ -199,7 +199,7 @@ pub async fn accept_tls(
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            carried::serve(TokioIo::new(socket), protocol, peer, permit, config, service).await;
+            resident::serve(TokioIo::new(socket), protocol, peer, permit, config, service).await;
         });
     }
 }

@@ -18,7 +18,7 @@ use super::tls::Tls;
 use crate::auth::token::Verifier;
 use crate::auth::{Denied, Listener};
 use crate::broker::{Broker, Refused};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::fanout::Puller;
 use crate::frame::Framing;
 use crate::http::access::Access;
@@ -156,13 +156,13 @@ impl Service {
         self.later(Span::none(), |service| async move {
             let may_see_topics = service.access.check_insight(request.headers());
             let query = request.uri().query().unwrap_or_default();
-            stats::stats(&service.sources(), query, may_see_topics, Now::read()).await.map(Outcome::Reply)
+            stats::stats(&service.sources(), query, may_see_topics, Timestamp::now()).await.map(Outcome::Reply)
         })
     }
 
     fn scrape(self: &Arc<Self>) -> Outcome {
         self.later(Span::none(), |service| async move {
-            let now = Now::read();
+            let now = Timestamp::now();
             let watched = service.broker.watched(now).collect();
             Ok(Outcome::Reply(metrics(service.sources().figures(now).await, watched)))
         })
@@ -227,21 +227,21 @@ impl Service {
     /// Refuses a stream: where the problem passes by itself, in the way that `EventSource` survives, if the client reads
     /// events.
     fn refuse_stream(&self, problem: Problem, events: bool) -> Result<Outcome, Problem> {
-        let refusal = if events { problem.refusal(Now::read()) } else { None };
+        let refusal = if events { problem.refusal(Timestamp::now()) } else { None };
         let refusal = refusal.ok_or_else(|| problem.clone())?;
         self.counts.problems.count(problem.code());
         Ok(Outcome::Reply(refusal))
     }
 
     fn open(self: &Arc<Self>, head: Parts, peer: &Peer, request_id: &str, span: &Span) -> Result<Outcome, Problem> {
-        match self.access.listener(&head, Now::read()) {
+        match self.access.listener(&head, Timestamp::now()) {
             // The keys that tokens are signed with may have changed.
             Err(Denied::UnknownSigner | Denied::KeysUnavailable) => {
                 let (peer, request_id) = (*peer, request_id.to_owned());
                 let events = accepts_events(&head.headers) && head.method == Method::GET;
                 Ok(self.later(span.clone(), move |service| async move {
                     service.access.refresh().await;
-                    let listener = service.access.listener(&head, Now::read());
+                    let listener = service.access.listener(&head, Timestamp::now());
                     let opened = listener
                         .map_err(Problem::from)
                         .and_then(|listener| service.let_in(&head, &listener, &peer, &request_id));
@@ -401,7 +401,7 @@ impl Service {
 fn turned_away(crowd: Crowd, request: &Request<Incoming>) -> Outcome {
     let problem = Problem::TooManyConnections(crowd);
     let is_stream = matches!(request.uri().path(), EVENTS | STATS_STREAM) && is_for_events(request);
-    let refusal = if is_stream { problem.refusal(Now::read()) } else { None };
+    let refusal = if is_stream { problem.refusal(Timestamp::now()) } else { None };
     Outcome::Reply(refusal.unwrap_or_else(|| problem.reply()))
 }
 

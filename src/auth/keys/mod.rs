@@ -148,7 +148,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::clock::Now;
+    use crate::clock::Timestamp;
 
     /// Keys from the environment only.
     fn keys(list: &str, admin: Option<&str>) -> Keys {
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_new_file_takes_the_old_ones_place_and_rates_go_on() {
         let keys = keys("one:0123456789abcdef", None);
-        let now = Now::from_unix_ms(1_800_000_000_000);
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
         let one = keys.find("0123456789abcdef").expect("it is there");
         assert!((0..3).all(|_| one.meter.take(now).is_ok()) && one.meter.take(now).is_err());
 

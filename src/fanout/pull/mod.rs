@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
 use super::{Command, Link, sync};
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::frame::{self, Framing, GapReason, HeartbeatStyle};
 use crate::log::{Event, Interest, Log, Read};
 
@@ -118,7 +118,7 @@ impl Puller {
                     (Some(End { reason, retry_ms }), _) => self.end(reason, retry_ms),
                     (None, Some(style)) => {
                         self.link.pulled.add_heartbeat();
-                        let heartbeat = frame::heartbeat(style, self.log.id(self.cursor), Now::read());
+                        let heartbeat = frame::heartbeat(style, self.log.id(self.cursor), Timestamp::now());
                         self.give(heartbeat.share(Framing::Plain, 0))
                     }
                     (None, None) => Poll::Pending,
@@ -139,7 +139,7 @@ impl Puller {
         self.ended = Some(reason);
         match reason.is_told() {
             true => {
-                let end = frame::end(reason.as_str(), self.log.id(self.cursor), retry_ms, Now::read());
+                let end = frame::end(reason.as_str(), self.log.id(self.cursor), retry_ms, Timestamp::now());
                 self.give(end.share(Framing::Plain, 0))
             }
             false => Poll::Ready(None),
@@ -153,7 +153,7 @@ impl Puller {
             self.link.pulled.add_gap();
             let requested = self.log.id(self.cursor).to_string();
             let oldest = self.log.id(events.first().map_or(self.log.head(), |event| event.seq));
-            frame::gap(&requested, oldest, GapReason::Evicted, Now::read())
+            frame::gap(&requested, oldest, GapReason::Evicted, Timestamp::now())
         });
         let frames = gap.iter().chain(events.iter().map(|event| &event.frame));
         let (mut taken, mut size) = (0, 0);

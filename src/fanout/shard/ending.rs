@@ -10,7 +10,7 @@ use super::super::DrainPlan;
 use super::super::pull::End;
 use super::super::stream::{CloseReason, Ending, Replay, Sent, State, send};
 use super::Shard;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::frame;
 
 /// How long an ended stream's connection waits for the client to close its side. Closing first would lose the last
@@ -80,7 +80,7 @@ impl Shard {
         let framing = audience.key.framing;
         let mut rest = Vec::new();
         if reason.is_told() {
-            let end = frame::end(reason.as_str(), self.log.id(place), retry_ms, Now::read());
+            let end = frame::end(reason.as_str(), self.log.id(place), retry_ms, Timestamp::now());
             rest.extend_from_slice(end.bytes(framing));
         }
         rest.extend_from_slice(framing.terminator());

@@ -8,7 +8,7 @@ use mio::{Interest as Readiness, Token};
 use super::super::counters::bump;
 use super::super::stream::{CloseReason, Sent, State};
 use super::Shard;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::frame::{self, GapReason};
 use crate::log::Event;
 
@@ -80,7 +80,7 @@ impl Shard {
             bump(&self.link.counters.gaps, 1);
             let requested = self.log.id(replay.cursor).to_string();
             let oldest = self.log.id(events.first().map_or(self.log.head(), |event| event.seq));
-            frame::gap(&requested, oldest, GapReason::Evicted, Now::read())
+            frame::gap(&requested, oldest, GapReason::Evicted, Timestamp::now())
         });
         if let Some(gap) = &gap {
             pile.push(gap.bytes(framing));

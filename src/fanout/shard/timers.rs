@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::counters::bump;
 use super::super::stream::{CloseReason, Replay, Sent, State, Stream};
 use super::Shard;
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::frame::{self, Frame, HeartbeatStyle};
 
 /// A heartbeat as it was made for a place in a tick.
@@ -78,7 +78,7 @@ impl Shard {
     /// Calls on the stream at this tick, or when its time to listen is over if that is before.
     pub(super) fn schedule(&mut self, key: u32, tick: u64) {
         let tick = match self.streams.get(key as usize).and_then(Stream::expires) {
-            Some(expires) => tick.min(self.now + self.ticker.ticks(Now::read().until(expires))),
+            Some(expires) => tick.min(self.now + self.ticker.ticks(Timestamp::now().until(expires))),
             None => tick,
         };
         self.wheel.schedule(key, tick);
@@ -93,7 +93,7 @@ impl Shard {
 
     fn call(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        if stream.expires().is_some_and(|expires| expires <= Now::read()) {
+        if stream.expires().is_some_and(|expires| expires <= Timestamp::now()) {
             return self.dismiss(key, CloseReason::TokenExpired);
         }
         if let Some(pull) = stream.pull()
@@ -170,7 +170,7 @@ impl Shard {
         let tick = self.now;
         let made = self.heartbeat.take().filter(|last| (last.tick, last.place, last.style) == (tick, place, style));
         let heartbeat = made.unwrap_or_else(|| {
-            let frame = frame::heartbeat(style, self.log.id(place), Now::read());
+            let frame = frame::heartbeat(style, self.log.id(place), Timestamp::now());
             Heartbeat { tick, place, style, frame }
         });
         self.heartbeat.insert(heartbeat).frame.clone()

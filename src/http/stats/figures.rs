@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::token::KeySetFigures;
 use crate::broker::Broker;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::fanout::{Survey, Totals};
 use crate::histogram::Observed;
 use crate::http::counts::{Counts, TlsFigures};
@@ -47,9 +47,9 @@ pub struct Sources<'a> {
 #[derive(Debug, Clone)]
 pub struct Figures {
     /// The moment.
-    pub now: Now,
+    pub now: Timestamp,
     /// When the broker started.
-    pub started: Now,
+    pub started: Timestamp,
     /// Whether it is stopping.
     pub draining: bool,
     /// Streams connected.
@@ -190,7 +190,7 @@ impl Sources<'_> {
     }
 
     /// All figures.
-    pub async fn figures(&self, now: Now) -> Figures {
+    pub async fn figures(&self, now: Timestamp) -> Figures {
         let (broker, counts) = (self.broker, self.counts);
         let states = self.recent.survey.get(|| broker.survey()).await;
         let (totals, held) = (broker.totals(), broker.held());
@@ -224,7 +224,7 @@ impl Sources<'_> {
     }
 
     /// The busiest topics.
-    pub async fn busiest(&self, now: Now) -> Vec<TopicFigures> {
+    pub async fn busiest(&self, now: Timestamp) -> Vec<TopicFigures> {
         self.recent.busiest.get(async || self.broker.busiest(TOPICS_MAX, now)).await
     }
 }

@@ -16,7 +16,7 @@ use super::query;
 use super::reply::{Problem, Reply, json_reply};
 use crate::auth::token::KeySetFigures;
 use crate::broker::Broker;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::event;
 use crate::fanout::{Survey, Totals};
 use crate::histogram::Observed;
@@ -235,7 +235,7 @@ pub async fn stats(
     sources: &Sources<'_>,
     query: &str,
     may_see_topics: Result<(), Problem>,
-    now: Now,
+    now: Timestamp,
 ) -> Result<Reply, Problem> {
     let mut named = Vec::new();
     for parameter in query::parameters(query).filter(|parameter| parameter.name == "topic") {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Sources, Stats};
 use crate::broker::Broker;
-use crate::clock::{Now, Steady};
+use crate::clock::{Timestamp, Steady};
 use crate::event::Draft;
 use crate::fanout::{DrainPlan, FanoutConfig};
 use crate::log::LogConfig;
@@ -74,7 +74,7 @@ impl Monitor {
     }
 
     /// Publishes how things are, if anybody has looked lately; to be called about once a second.
-    pub async fn publish(&self, sources: &Sources<'_>, now: Now) {
+    pub async fn publish(&self, sources: &Sources<'_>, now: Timestamp) {
         let Some(broker) = self.broker.get().filter(|broker| self.is_watched(broker, now.steady())) else { return };
         let topics = sources.busiest(now).await;
         let data = Stats::of(sources.figures(now).await, sources.broker, Some(topics));

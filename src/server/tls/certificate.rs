@@ -18,7 +18,7 @@ use rustls::{Error, InconsistentKeys, ServerConfig};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::Decode as _;
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 
 /// The largest file that is read, in bytes: a chain has some kilobytes, and a wrong path may name anything.
 const FILE_MAX: u64 = 1 << 20;
@@ -87,7 +87,7 @@ pub(super) struct Certificate {
     /// The SHA-256 digest of the certificate itself, by which people compare certificates.
     pub(super) fingerprint: Digest,
     /// The beginning and the end of its validity (RFC 5280, section 4.1.2.5).
-    pub(super) valid: (Now, Now),
+    pub(super) valid: (Timestamp, Timestamp),
 }
 
 impl Certificate {
@@ -124,7 +124,7 @@ impl Certificate {
     ///
     /// # Errors
     /// Where the system gives no randomness.
-    pub(super) fn for_development(now: Now) -> Result<Certificate, String> {
+    pub(super) fn for_development(now: Timestamp) -> Result<Certificate, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("--tls-self-signed: {error}");
         let begins = Duration::from_secs(now.unix_s()).saturating_sub(CLOCK_SKEW);
         let names = ["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()];
@@ -143,7 +143,7 @@ impl Certificate {
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-        valid: (Now, Now),
+        valid: (Timestamp, Timestamp),
     ) -> Result<Certificate, Error> {
         // Given to rustls by hand: a default of the whole process could be another library's choice.
         let provider = Arc::new(default_provider());
@@ -171,12 +171,12 @@ impl Certificate {
 }
 
 /// When a certificate is valid: from the first moment to the second.
-fn validity(cert: &[u8]) -> Result<(Now, Now), String> {
+fn validity(cert: &[u8]) -> Result<(Timestamp, Timestamp), String> {
     // Leniently: what RFC 5280 asks of serial numbers and the like is the clients' to judge.
     let cert =
         CertificateInner::<Raw>::from_der(cert).map_err(|error| format!("{error}; expected an X.509 certificate"))?;
     let valid = cert.tbs_certificate().validity();
-    let moment = |time: Duration| Now::from_unix_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let moment = |time: Duration| Timestamp::from_unix_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     Ok((moment(valid.not_before.to_unix_duration()), moment(valid.not_after.to_unix_duration())))
 }
 
@@ -310,7 +310,7 @@ pub(super) mod tests {
         let certificate = dir.certificate().expect("it is in order");
         assert_eq!(certificate.fingerprint, sha256(&issued.der));
         // 2020 and 2040 begin at these seconds.
-        assert_eq!(certificate.valid, (Now::from_unix_ms(1_577_836_800_000), Now::from_unix_ms(2_208_988_800_000)));
+        assert_eq!(certificate.valid, (Timestamp::from_unix_ms(1_577_836_800_000), Timestamp::from_unix_ms(2_208_988_800_000)));
         dir.write_key(&above.key_pem);
         assert!(dir.certificate().is_err_and(|why| why.contains("does not belong")));
     }
@@ -328,7 +328,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_development_certificate_is_valid_for_30_days() {
-        let now = Now::from_unix_ms(1_800_000_000_000);
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
         let certificate = Certificate::for_development(now).expect("it can be made");
         let (begins, ends) = certificate.valid;
         assert!(begins < now, "a slow clock is no reason to refuse it");

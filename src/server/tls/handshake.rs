@@ -147,9 +147,9 @@ mod tests {
     use super::super::certificate::tests::{Dir, Issued, issue, openssl};
     use super::super::{Source, TlsConfig};
     use super::*;
-    use crate::clock::Now;
+    use crate::clock::Timestamp;
 
-    const NOW: Now = Now::from_unix_ms(1_800_000_000_000);
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
     /// What must happen happens sooner.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -397,8 +397,8 @@ mod tests {
     async fn a_development_certificate_is_good_for_this_machine_by_all_its_names() {
         let config = TlsConfig { listen: ([127, 0, 0, 1], 0).into(), source: Source::SelfSigned };
         // The client reads the real clock.
-        let tls = Tls::load(&config, Now::read()).expect("it can be made");
-        assert_eq!(tls.reload(Now::read()), Ok(false));
+        let tls = Tls::load(&config, Timestamp::now()).expect("it can be made");
+        assert_eq!(tls.reload(Timestamp::now()), Ok(false));
         let server = Server::start(tls, PATIENCE).await;
         let Some(_) = openssl(&["version"]) else { return };
         let shown = s_client(&server, &["-showcerts"]).await;

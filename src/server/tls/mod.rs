@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::http::counts::TlsFigures;
 pub use certificate::Files;
 use certificate::{Certificate, Digest};
@@ -129,7 +129,7 @@ impl Tls {
     ///
     /// # Errors
     /// Where it cannot be used: names the file, what was wrong with it and what was expected.
-    pub fn load(config: &TlsConfig, now: Now) -> Result<Tls, String> {
+    pub fn load(config: &TlsConfig, now: Timestamp) -> Result<Tls, String> {
         let (certificate, in_force) = match &config.source {
             Source::SelfSigned => (Certificate::for_development(now)?, None),
             Source::Files(files) => {
@@ -164,7 +164,7 @@ impl Tls {
     }
 
     /// When the certificate in force ends.
-    pub fn expires(&self) -> Now {
+    pub fn expires(&self) -> Timestamp {
         self.current.load().valid.1
     }
 
@@ -191,12 +191,12 @@ impl Tls {
     /// # Errors
     /// Where they cannot be used, as in [`Tls::load`]. Then the certificate in force stays, as it does while of a new
     /// pair only one file is there.
-    pub fn reload(&self, now: Now) -> Result<bool, String> {
+    pub fn reload(&self, now: Timestamp) -> Result<bool, String> {
         self.look(now, true)
     }
 
     /// As [`Tls::reload`], but what was refused at the last look is looked at no more, unless that is asked for.
-    fn look(&self, now: Now, asked: bool) -> Result<bool, String> {
+    fn look(&self, now: Timestamp, asked: bool) -> Result<bool, String> {
         let Source::Files(files) = &self.source else { return Ok(false) };
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let contents = files.read();
@@ -241,7 +241,7 @@ impl Tls {
                 Some(()) = async { hangup.as_mut()?.recv().await } => true,
             };
             let tls = self.clone();
-            match tokio::task::spawn_blocking(move || tls.look(Now::read(), asked)).await {
+            match tokio::task::spawn_blocking(move || tls.look(Timestamp::now(), asked)).await {
                 Ok(Ok(false)) if asked => tracing::info!("the certificate has not changed"),
                 Ok(Ok(_)) => {}
                 Ok(Err(why)) => tracing::error!("the certificate in force stays: {why}"),
@@ -252,7 +252,7 @@ impl Tls {
     }
 
     /// Tells the log which certificate is in force, and what is unusual about it.
-    fn announce(&self, now: Now) {
+    fn announce(&self, now: Timestamp) {
         let (begins, ends) = self.current.load().valid;
         let sha256 = self.fingerprint();
         match self.source {
@@ -289,7 +289,7 @@ mod tests {
     use super::certificate::tests::{Dir, issue};
     use super::*;
 
-    const NOW: Now = Now::from_unix_ms(1_800_000_000_000);
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
     fn load(dir: &Dir) -> Tls {
         let listen = ([127, 0, 0, 1], 0).into();
