@@ -251,7 +251,9 @@ fn limit_publish(c: &mut Criterion) {
             b.iter(|| {
                 n += 1;
                 let client = if addresses == 1 { first } else { far(n as u32 % addresses) };
-                limits.publish(black_box(client), None, Timestamp::from_unix_ms(start + n / 500)).expect("within the rate")
+                limits
+                    .publish(black_box(client), None, Timestamp::from_unix_ms(start + n / 500))
+                    .expect("within the rate")
             });
         });
     }

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::event::Draft;
 use crate::fanout::{
     Arrival, DrainPlan, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals,

@@ -193,7 +193,12 @@ pub fn drafts_from_json(text: &str, max: usize, now: Timestamp, ignored: &mut Ig
 ///
 /// # Errors
 /// As [`drafts_from_json`].
-pub fn drafts_from_ndjson(text: &str, max: usize, now: Timestamp, ignored: &mut Ignored) -> Result<Vec<Draft>, Invalid> {
+pub fn drafts_from_ndjson(
+    text: &str,
+    max: usize,
+    now: Timestamp,
+    ignored: &mut Ignored,
+) -> Result<Vec<Draft>, Invalid> {
     drafts(text.split('\n').filter(|line| !line.trim().is_empty()), "line", max, now, ignored)
 }
 

@@ -267,7 +267,11 @@ mod tests {
         Timestamp::from_unix_ms(seconds * 1000)
     }
 
-    fn verifier_with(previous: Option<(Secret, Timestamp)>, algorithms: &[Algorithm], claims: ClaimsConfig) -> Verifier {
+    fn verifier_with(
+        previous: Option<(Secret, Timestamp)>,
+        algorithms: &[Algorithm],
+        claims: ClaimsConfig,
+    ) -> Verifier {
         let current = Secret(SECRET.to_owned());
         let keys = Some(KeySource::Secret { current, previous, algorithms: algorithms.to_vec() });
         Verifier::new(&TokenConfig { mode: Mode::Required, keys, claims, cookie: None }).expect("it can be set up")

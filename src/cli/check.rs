@@ -193,14 +193,14 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
         follows.push(("", format!("{each} of kernel memory for each that lags, {} for all of them", megabytes(all))));
     }
     let history = &config.history;
-    let history = format!(
+    let kept = format!(
         "{} events, {}, {:?}, whichever comes first; {} events of one topic",
         history.max_events,
         megabytes(history.max_bytes),
         history.max_age,
         history.topic_events
     );
-    follows.push(("history", history));
+    follows.push(("history", kept));
     follows
         .push(("threads", format!("{} write to streams, {} read requests", config.fanout.shards, config.http_threads)));
     follows.push(("stops", format!("within {:?} of SIGTERM, streams first", config.grace)));

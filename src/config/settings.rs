@@ -9,8 +9,8 @@ use super::LogFormat;
 use super::values::{Address, Bytes, List, Moment, Span, TopicName, port, whole_number};
 use crate::auth::token::{Mode, Secret};
 use crate::frame::HeartbeatStyle;
-use crate::http::forwarded::{Network, ProxyHeader};
 use crate::http::cors::Origin;
+use crate::http::forwarded::{Network, ProxyHeader};
 
 /// What `fanfare serve` is told, by flags and variables.
 #[derive(Debug, Default, Args)]

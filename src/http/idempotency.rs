@@ -16,7 +16,7 @@ use hyper::header::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use super::reply::Problem;
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 

@@ -2,9 +2,9 @@
 
 pub mod access;
 pub mod admin;
-pub mod forwarded;
 pub mod cors;
 pub mod counts;
+pub mod forwarded;
 pub mod idempotency;
 pub mod metrics;
 pub mod page;

@@ -16,7 +16,7 @@ use super::query;
 use super::reply::{Problem, Reply};
 use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::event::{self, ALL, Ignored};
 use crate::fanout::{Kept, Session};
 use crate::frame::Framing;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::losses::Losses;
 use super::topic::{History, Topic};
 use super::{Event, LogConfig, lock};
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::event::Owners;
 use crate::frame::{Framing, Unsealed};
 use crate::id::Epoch;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Event, TopicFigures, lock};
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::frame::Framing;
 
 /// How many listen, shard by shard.

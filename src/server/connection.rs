@@ -27,8 +27,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ServerConfig;
-use super::resident::{self, PREFACE, Protocol};
 use super::own_answer::OwnAnswer;
+use super::resident::{self, PREFACE, Protocol};
 use super::service::{Outcome, Peer, Service};
 use crate::http::reply::Reply;
 use crate::http::subscribe::Opening;

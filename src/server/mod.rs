@@ -1,9 +1,9 @@
 //! Connections: accepting them, reading requests off them with hyper, and taking those over that become streams.
 
 mod activation;
-mod resident;
 mod connection;
 mod own_answer;
+mod resident;
 mod service;
 mod socket;
 pub mod tls;
@@ -25,8 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 pub use activation::Passed;
-use resident::Protocol;
 use connection::Socket;
+use resident::Protocol;
 use service::Peer;
 pub use service::Service;
 pub use socket::{SocketConfig, adopt, bind, dual_stack};

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
 use super::{Command, Link, sync};
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::frame::{self, Framing, GapReason, HeartbeatStyle};
 use crate::log::{Event, Interest, Log, Read};
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::counters::bump;
 use super::super::stream::{CloseReason, Replay, Sent, State, Stream};
 use super::Shard;
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::frame::{self, Frame, HeartbeatStyle};
 
 /// A heartbeat as it was made for a place in a tick.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Sources, Stats};
 use crate::broker::Broker;
-use crate::clock::{Timestamp, Steady};
+use crate::clock::{Steady, Timestamp};
 use crate::event::Draft;
 use crate::fanout::{DrainPlan, FanoutConfig};
 use crate::log::LogConfig;

@@ -310,7 +310,10 @@ pub(super) mod tests {
         let certificate = dir.certificate().expect("it is in order");
         assert_eq!(certificate.fingerprint, sha256(&issued.der));
         // 2020 and 2040 begin at these seconds.
-        assert_eq!(certificate.valid, (Timestamp::from_unix_ms(1_577_836_800_000), Timestamp::from_unix_ms(2_208_988_800_000)));
+        assert_eq!(
+            certificate.valid,
+            (Timestamp::from_unix_ms(1_577_836_800_000), Timestamp::from_unix_ms(2_208_988_800_000))
+        );
         dir.write_key(&above.key_pem);
         assert!(dir.certificate().is_err_and(|why| why.contains("does not belong")));
     }
