@@ -118,11 +118,18 @@ const lists = [
   ], 'all'],
   ['Requests refused', (s) => Object.entries(s.problems), 'all'],
   ['Repeats', (s) => named('idempotency', s.idempotency), ['evicted']],
+  // Only where tokens are verified with a key set that is fetched.
+  ['Key set', (s) => s.key_set ? [
+    ['keys', s.key_set.keys],
+    ['age in seconds', s.key_set.age_seconds ?? 0],
+    ['fetches', s.key_set.fetches],
+    ['fetches that failed', s.key_set.failed_fetches],
+  ] : [], ['fetches that failed'], true],
 ];
 
 class CounterList {
-  constructor([title, of, notable]) {
-    Object.assign(this, { of, notable, rows: new Map() });
+  constructor([title, of, notable, optional = false]) {
+    Object.assign(this, { of, notable, optional, rows: new Map() });
     this.list = element('dl', {});
     this.none = element('p', { class: 'hint' }, 'none so far');
     this.node = element('section', { class: 'counters' }, element('h3', {}, title), this.list, this.none);
@@ -131,6 +138,7 @@ class CounterList {
   show(sample) {
     const counts = this.of(sample);
     this.none.hidden = counts.length > 0;
+    this.node.hidden = this.optional && counts.length === 0;
     for (const [name, n] of counts) {
       const { row, figure } = this.row(name);
       write(figure, formats.whole(n));
