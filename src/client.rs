@@ -1,4 +1,4 @@
-//! A client of HTTP: what the publisher, the commands, and whoever looks for signing keys ask others with.
+//! An HTTP client, used by the publisher, by the commands, and to fetch signing keys.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +12,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-/// What connects.
+/// The connector.
 #[cfg(feature = "https")]
 pub(crate) type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 #[cfg(not(feature = "https"))]
@@ -153,7 +153,7 @@ pub fn server(url: &str, expected: &str) -> Result<Uri, String> {
     }
 }
 
-/// What connects to the server of this URL.
+/// A connector for the server of this URL.
 ///
 /// # Errors
 /// Where the system has no certificates to trust servers by, and the URL is `https`.

@@ -1,4 +1,4 @@
-//! What services publish: a topic, a type, a payload. Checked once, here, at the edge.
+//! A published event: topic, type, data, owners. It is checked here, once.
 //!
 //! Behind this file an event is a [`Draft`]: it is known to be well formed, its bytes are encoded, and only its
 //! place in the log's order is missing. Nothing behind it parses or checks again.
@@ -33,12 +33,12 @@ pub const USER_MAX: usize = 256;
 /// Users that one event may belong to.
 const OWNERS_MAX: usize = 1000;
 
-/// Whose an event is. One that belongs to nobody is public.
+/// The users that an event belongs to. An event without owners is public.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owners(Option<Box<[Box<str>]>>);
 
 impl Owners {
-    /// An event that belongs to these users; an empty id is nobody.
+    /// These users; empty ids are left out.
     ///
     /// # Errors
     /// Where there are more than 1,000, or one has more than [`USER_MAX`] bytes.
@@ -60,7 +60,7 @@ impl Owners {
         Ok(Owners(Some(users).filter(|users| !users.is_empty()).map(Vec::into_boxed_slice)))
     }
 
-    /// Whether it belongs to nobody.
+    /// Whether there are no owners.
     pub fn is_public(&self) -> bool {
         self.0.is_none()
     }
@@ -125,11 +125,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for UserId<'a> {
 pub struct Draft {
     /// Where it goes.
     pub topic: Box<str>,
-    /// Whose it is.
+    /// The users that it belongs to.
     pub owners: Owners,
     /// Its bytes, complete but for the id.
     pub frame: frame::Unsealed,
-    /// What its publisher calls it, to be known again when it is sent again. Nothing of it reaches the wire.
+    /// The publisher's idempotency key, by which a repeat is recognised. It does not reach the wire.
     pub id: Option<Box<str>>,
 }
 
@@ -140,7 +140,7 @@ impl Draft {
         Ok(Draft { topic: topic.into(), owners, frame: frame::event(topic, kind, data, now), id: None })
     }
 
-    /// An event from the query parameters of a broadcast; what is absent or empty gets its default.
+    /// An event from the query parameters of a broadcast; a parameter that is absent or empty gets its default.
     ///
     /// # Errors
     /// Where topic or type break their rules.
@@ -237,7 +237,7 @@ pub fn note_keys(text: &str, ignored: &mut Ignored) {
     let _ = EventKeys(ignored).deserialize(&mut serde_json::Deserializer::from_str(text));
 }
 
-/// What a publisher calls its event: absent, or 1 to [`ID_MAX`] bytes.
+/// An event's idempotency key: absent, or 1 to [`ID_MAX`] bytes.
 fn given_id(id: &str) -> Result<Option<Box<str>>, Invalid> {
     match id {
         "" => Ok(None),
@@ -356,7 +356,7 @@ fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
 }
 
-/// What must be known of `data`'s own keys; all else is passed on as it came, never parsed.
+/// The keys of `data` that the broker reads. The others are passed on as they came, unparsed.
 struct DataKeys<'a> {
     empty: bool,
     has_timestamp: bool,

@@ -34,7 +34,7 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// What ends the body.
+    /// The bytes that end the body.
     pub fn terminator(self) -> &'static [u8] {
         match self {
             Framing::Chunked => b"0\r\n\r\n",
@@ -121,7 +121,7 @@ impl Unsealed {
         self.close()
     }
 
-    /// Closes an event's frame without an id: what a client must not resume from.
+    /// Closes a frame without an id, so that no client resumes from it.
     fn seal_without_id(mut self) -> Frame {
         self.buf.push(b'\n');
         self.close()
@@ -225,7 +225,7 @@ fn push_on_one_line(buf: &mut Vec<u8>, raw: &str) {
     }
 }
 
-/// What a new stream is told first.
+/// A stream's first frame, `connected`.
 #[derive(Debug, Clone, Copy)]
 pub struct Connected<'a> {
     /// Names this stream, in logs too.
@@ -289,7 +289,7 @@ pub fn heartbeat(style: HeartbeatStyle, place: EventId<'_>, now: Timestamp) -> F
 
 /// The last frame of a stream that the broker ends. It names the reason, so that a page can do something about it
 /// before it comes back, and carries the stream's place. `retry_ms` tells the client when to come back, in
-/// milliseconds; without it, what `connected` said still holds.
+/// milliseconds; without it, that of `connected` still holds.
 pub fn end(reason: &str, place: EventId<'_>, retry_ms: Option<u64>, now: Timestamp) -> Frame {
     #[derive(Serialize)]
     struct Payload<'a> {

@@ -32,7 +32,7 @@ pub struct Histogram {
     sum_ns: AtomicU64,
 }
 
-/// What a [`Histogram`] had counted at a moment; or between two, as a difference.
+/// The counts of a [`Histogram`] at a moment, or between two moments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Observed {
     /// How many took at most as long as the bound of the same place in [`BOUNDS_NS`], and longer than the one before.
@@ -50,7 +50,7 @@ impl Histogram {
         self.sum_ns.fetch_add(took_ns.saturating_mul(n), Relaxed);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn read(&self) -> Observed {
         let mut observed = Observed { sum_ns: self.sum_ns.load(Relaxed), ..Observed::default() };
         for (count, bucket) in observed.buckets.iter_mut().zip(&self.buckets) {
@@ -66,7 +66,7 @@ impl Observed {
         self.buckets.iter().sum()
     }
 
-    /// Adds what another had counted.
+    /// Adds another's counts.
     pub fn add(&mut self, other: &Observed) {
         self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
         for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {

@@ -1,4 +1,4 @@
-//! What topics and types may be called: one set of rules, for who publishes and for the broker. And which unknown names
+//! The rules for names of topics and types, shared by the publisher and the broker. Also which unknown names
 //! look like a slip of the hand.
 
 use std::fmt;
@@ -12,7 +12,7 @@ const RESERVED_TYPES: [&str; 5] = ["connected", "heartbeat", "gap", "refused", "
 /// Names kept by one [`Ignored`].
 const IGNORED_MAX: usize = 8;
 
-/// Why something that came from outside is not an event. The text names what was wrong and what was expected.
+/// Why a text from outside is no event. The message names the fault, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid(pub String);
 

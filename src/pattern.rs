@@ -1,4 +1,4 @@
-//! Which topics: a name, every name that begins alike, or all. What a stream asks for and what a token or a key grants
+//! A pattern of topics: a name, every name with a prefix, or all. A stream's topics and the grants of a token or a key
 //! are written the same way, and compared here.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::event::{self, ALL, Invalid};
 pub enum Pattern {
     /// `all`, or `*`: every topic.
     All,
-    /// `wallets.*`: every topic whose name begins with this, which ends in a dot, and goes on.
+    /// `wallets.*`: every topic whose name is longer than this prefix and begins with it. The prefix ends in a dot.
     Prefix(Box<str>),
     /// The topic of this name.
     Topic(Box<str>),

@@ -1,4 +1,4 @@
-//! What the system says of this process (`proc_pid_stat(5)`, `proc_pid_statm(5)`), and what is asked of it at start.
+//! This process in the kernel's figures (`proc_pid_stat(5)`, `proc_pid_statm(5)`), and its limits, raised at start.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What it uses. What the system does not say is absent.
+/// Its use of memory, CPU and files. A figure that the system does not give is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     /// Resident memory in bytes.
@@ -60,7 +60,7 @@ fn memory_bytes() -> Option<u64> {
 
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The process's name, in parentheses, may hold anything. What follows begins with field 3; 14 and 15 are wanted.
+    // The process's name, in parentheses, may hold any bytes. After it comes field 3; 14 and 15 are wanted.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);

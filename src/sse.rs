@@ -1,5 +1,5 @@
 //! Server-Sent Events as a client reads them (WHATWG HTML, section 9.2.6, "Interpreting an event stream"): fed in pieces
-//! of any size, and bounded. The parsers on crates.io were looked at; what they buffer grows as long as a server likes.
+//! of any size, and bounded. The parsers on crates.io have no bound: their buffers grow as long as a server likes.
 
 use std::fmt;
 use std::mem;
@@ -62,7 +62,7 @@ impl Parser {
     /// Interprets more bytes.
     ///
     /// # Errors
-    /// [`TooLong`]; what comes behind it cannot be interpreted any more.
+    /// [`TooLong`]; bytes after it cannot be interpreted any more.
     pub fn feed(&mut self, mut bytes: &[u8], mut on_item: impl FnMut(Item)) -> Result<(), TooLong> {
         while let Some(&first) = bytes.first() {
             if mem::take(&mut self.after_cr) && first == b'\n' {
@@ -86,7 +86,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The last id that an ended block had; what a client resumes from.
+    /// The last id of a complete block: the place from which a client resumes.
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }

@@ -18,7 +18,7 @@ use crate::http::access::Access;
 use crate::http::cors::Cors;
 use crate::process::raise_file_limit;
 
-/// What `fanfare check` is told.
+/// The arguments of `fanfare check`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The TOML file to read; as --config.
@@ -86,7 +86,7 @@ pub(super) fn run(arguments: Arguments, matches: &ArgMatches) -> Result<(), Fail
     super::print(page.as_bytes())
 }
 
-/// What a setting was given, as it was written, and where.
+/// A setting's value as it was written, and the place where it was set.
 fn given(arg: &Arg, matches: &ArgMatches, in_file: Option<&toml::Value>, place: &str) -> Option<(String, String)> {
     let id = arg.get_id().as_str();
     let source = match matches.value_source(id) {
@@ -122,7 +122,7 @@ fn default(arg: &Arg) -> (String, String) {
     (about(arg).1.unwrap_or_else(|| "none".to_owned()), "default".to_owned())
 }
 
-/// What the help says of a setting, and of its default.
+/// A setting's help text, and its default.
 fn about(arg: &Arg) -> (String, Option<String>) {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     match help.rsplit_once("[default: ") {
@@ -149,7 +149,7 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-/// What the settings come to, taken together.
+/// The consequences of all settings together.
 fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static str, String)> {
     let mut follows = vec![("listens", format!("http://{}", config.listen))];
     if let Some(tls) = &config.tls {
@@ -207,7 +207,7 @@ fn consequences(config: &Config, access: &Access, files: usize) -> Vec<(&'static
     follows
 }
 
-/// How the key set behind a URL is fetched, and what the cache holds of it.
+/// How the key set behind a URL is fetched, and how old its copy in the cache is.
 fn key_set(config: &Config, verifier: &Verifier) -> Option<[(&'static str, String); 2]> {
     let Some(KeySource::Jwks(JwksConfig { place: Place::Url(url), refresh, cache, .. })) = &config.tokens.keys else {
         return None;

@@ -1,4 +1,4 @@
-//! A stream that is followed through cuts: what `EventSource` does in a page (WHATWG HTML, section 9.2.3), for commands.
+//! Follows a stream through lost connections, as `EventSource` does in a page (WHATWG HTML, section 9.2.3).
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -26,18 +26,18 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Waits double with each try that fails, up to this, or to what the stream said if that is longer.
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
-/// What a stream may say at most: nobody would wait longer for a command.
+/// The longest wait that a stream may ask for: a command is not worth waiting longer.
 const RETRY_SAID_MOST: Duration = Duration::from_secs(3600);
 
-/// The shortest wait, whatever a server says: one that says 0 would be asked without end.
+/// The shortest wait. A server that asks for 0 would otherwise be called in a tight loop.
 const RETRY_LEAST: Duration = Duration::from_millis(100);
 
-/// What happens to a stream.
+/// A change in a followed stream.
 #[derive(Debug)]
 pub(super) enum News {
     /// The broker has let it in.
     Opened {
-        /// What of the request it says it has ignored.
+        /// The parameters that the broker says it has ignored.
         ignored: Option<String>,
     },
     /// An event has come.
@@ -92,7 +92,7 @@ struct Parting {
 }
 
 impl Parting {
-    /// What this block says, if it is such a one.
+    /// The reason in this block, if it is a `refused` or an `end`.
     fn of(event: &Event) -> Option<Parting> {
         #[derive(Deserialize)]
         struct Envelope {
@@ -131,7 +131,7 @@ impl Follow {
         matches!(&self.state, State::Open(open) if !open.events.is_empty())
     }
 
-    /// Waits for what happens next.
+    /// Waits for the next change.
     ///
     /// # Errors
     /// Where asking again is no use.
@@ -219,7 +219,7 @@ impl Follow {
     }
 
     /// Waits before the next try: as long as the broker said, else longer with each that fails; and a little more, by
-    /// chance, so that those who were cut together do not come back together.
+    /// chance, so that streams that were cut together do not come back together.
     fn cut(&mut self, why: String, told: Option<Duration>) -> News {
         let doubled = self.retry.saturating_mul(1 << self.failures.min(5)).min(RETRY_MOST.max(self.retry));
         self.failures += 1;
@@ -231,7 +231,7 @@ impl Follow {
 }
 
 impl Open {
-    /// Takes what comes next, at least a byte of it, or notes that nothing will.
+    /// Reads the next bytes, at least one, or notes the end of the stream.
     async fn read(&mut self, idle: Option<Duration>) -> Result<(), Failure> {
         let frame = match idle {
             None => self.body.frame().await,

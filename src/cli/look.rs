@@ -1,5 +1,5 @@
-//! How an event looks: a line of JSON for programs, a line in colours for people. What a publisher wrote never reaches a
-//! terminal as anything but text: a title that is set, or a line that is hidden, by an event's data is somebody's attack.
+//! Prints an event: as a line of JSON for programs, as a line in colours for people. An event's data reaches a terminal as
+//! text only: control sequences in it could set the window's title or hide lines, and are escaped.
 
 use std::borrow::Cow;
 use std::env;
@@ -16,7 +16,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use crate::sse::Event;
 
-/// What is less important.
+/// The style of less important parts.
 pub(super) const DIM: Style = Style::new().effects(Effects::DIMMED);
 
 /// When there are colours.
@@ -29,7 +29,7 @@ pub(super) enum Color {
 }
 
 impl Color {
-    /// Whether what goes to `place` has colours.
+    /// Whether output to `place` has colours.
     pub(super) fn is_on(self, place: &impl IsTerminal) -> bool {
         match self {
             Color::Always => true,
@@ -65,7 +65,7 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     plain.into()
 }
 
-/// What an event's data has in it, as the broker makes it.
+/// The envelope that the broker puts on a `data:` line.
 #[derive(Debug, Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]
@@ -78,7 +78,7 @@ struct Envelope<'a> {
     data: &'a RawValue,
 }
 
-/// An event as one line of JSON, with its id before what it came with; numbers are as they were written.
+/// An event as one line of JSON, its id first. Numbers are kept as they were written.
 pub(super) fn json(event: &Event) -> String {
     let mut line = String::with_capacity(event.data.len() + 48);
     line.push('{');
@@ -219,7 +219,7 @@ impl Page {
         self.pad(self.indent);
     }
 
-    /// Up to this column, but two at least after what is there.
+    /// Pads up to this column, by two spaces at least.
     fn pad(&mut self, column: usize) {
         let column = if self.at == 0 { column } else { column.max(self.at + 2) };
         let _ = write!(self.text, "{:1$}", "", column - self.at);
@@ -227,7 +227,7 @@ impl Page {
     }
 }
 
-/// Gives the pieces of a JSON text, each with how it looks. What is no JSON is given too.
+/// Gives the pieces of a JSON text, each with its style. Text that is no JSON is passed on too.
 fn highlight(text: &str, mut put: impl FnMut(Style, &str)) {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {

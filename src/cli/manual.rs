@@ -6,14 +6,14 @@ use clap_mangen::Man as Page;
 
 use super::Failure;
 
-/// What `fanfare completions` is told.
+/// The arguments of `fanfare completions`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
     /// The shell, such as bash: `fanfare completions bash > /usr/share/bash-completion/completions/fanfare`.
     shell: Shell,
 }
 
-/// What `fanfare man` is told.
+/// The arguments of `fanfare man`.
 #[derive(Debug, Args)]
 pub(super) struct Man {
     /// The command that the page is about [default: all in short]. To read it: `fanfare man serve | man -l -`.

@@ -1,8 +1,8 @@
-//! The command line: `fanfare serve`, which needs not be named, and the commands around it.
+//! The command line: `fanfare serve`, the default command, and the others.
 //!
-//! What a command was asked for goes to standard output, what there is to say about it to standard error. It ends with 0,
-//! with 1 where it could not be done, and with 64 (`EX_USAGE` of sysexits.h) where it cannot be done as it was asked:
-//! trying again without changing that is no use.
+//! A command writes its result to standard output and its messages to standard error. It ends with 0, with 1 after a failure
+//! that may pass, and with 64 (`EX_USAGE` of sysexits.h) if the command line or a setting is wrong: the same call would fail
+//! again.
 
 mod check;
 mod figures;
@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker (this is what `fanfare` does without a command).
+    /// Run the broker; `fanfare` without a command does the same.
     Serve(Box<Flags>),
     /// Publish an event, or many from standard input.
     Publish(Box<publish::Arguments>),
@@ -56,7 +56,7 @@ enum Command {
     Man(manual::Man),
 }
 
-/// Why a command has not done what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
     /// It cannot be done as it was asked.
@@ -79,7 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(Failure::Usage(error.render().to_string().trim_start_matches("error: ").to_owned()))
         }
         Err(asked) => {
-            // Help, or the version. Whoever has closed our standard output does not want to read it.
+            // Help, or the version. It does not matter if standard output has been closed.
             let _ = asked.print();
             Ok(())
         }
@@ -108,7 +108,7 @@ impl Command {
     }
 }
 
-/// Prints what was asked for. Whoever reads no further has had what they wanted.
+/// Prints a command's result. A reader that closes the pipe early (`head`) is no failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
     match io::stdout().write_all(text) {
         Err(error) if !is_gone(&error) => Err(Failure::failed(error)),
@@ -116,15 +116,15 @@ fn print(text: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Whether nobody reads our output any more.
+/// Whether the reader of our output has closed it.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// The command, and what it was made of.
+/// The parsed command, and the raw matches for `check`.
 fn parse(mut arguments: Vec<OsString>) -> Result<(Cli, clap::ArgMatches), clap::Error> {
     const ASKING: [&str; 4] = ["-h", "--help", "-V", "--version"];
-    // Who starts a program may leave out even its name.
+    // A program can be started without even its own name as an argument.
     if arguments.is_empty() {
         arguments.push("fanfare".into());
     }

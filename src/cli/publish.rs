@@ -30,37 +30,37 @@ use crate::clock::Timestamp;
 use crate::event::{self, Draft, Ignored, Invalid};
 use crate::publisher::{Figures, Publisher, Rejected};
 
-/// How it goes, and how it ends.
+/// The help's last part.
 const ABOUT: &str = "\
-One event's id goes to standard output once the broker has accepted it. Lines are sent in batches and in order, as fast as
-the broker takes them; empty ones are skipped. What fails for the time being is sent again, under an idempotency key, so
-that nothing is there twice. A line that is wrong, or refused, ends it with 1; those that had been read before that was known are
-still sent, and it says how many were published.";
+With a single event, its id goes to standard output once the broker has accepted it. Lines are sent in batches and in order,
+as fast as the broker takes them; empty lines are skipped. A request that fails for the time being is sent again under its
+idempotency key, so no event is published twice. A line that is wrong, or refused, ends the command with 1. Lines read before
+that are still sent, and the command says how many were published.";
 
-/// What `fanfare publish` is told.
+/// The arguments of `fanfare publish`.
 #[derive(Debug, Args)]
 #[command(after_help = remote::SECRETS, after_long_help = format!("{ABOUT}\n\n{}", remote::SECRETS))]
 pub(super) struct Arguments {
     /// Where the event goes.
     #[arg(required_unless_present = "events")]
     topic: Option<String>,
-    /// What it is, such as `wallet.created`.
+    /// The event's type, such as `wallet.created`.
     #[arg(value_name = "TYPE", required_unless_present = "events")]
     kind: Option<String>,
-    /// What it says, a JSON object; `-` reads many of them from standard input, a line each.
+    /// The event's data, a JSON object; `-` reads many of them from standard input, a line each.
     #[arg(default_value = "{}")]
     data: String,
     /// Read whole events from standard input, a line each, as `fanfare tail --json` prints them: topic, type, data, and
-    /// perhaps user_id or user_ids. Their ids and timestamps will be new. `tail` is not told whom an event belongs to: it
-    /// will be public unless `user_id` in its data, or beside it, says so.
+    /// perhaps user_id or user_ids. They get new ids and timestamps. `tail` does not show an event's owners: an event
+    /// becomes public unless `user_id` in its data, or beside it, names one.
     #[arg(long, conflicts_with_all = ["topic", "kind", "data", "user", "id"])]
     events: bool,
     #[command(flatten)]
     remote: Remote,
-    /// The user that the event belongs to; nobody else sees it. Without it, that is whom `user_id` in DATA names.
+    /// The user that the event belongs to; no other user gets it. Without it, `user_id` in DATA says whose it is.
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
-    /// The event's name: what is published again under it within ten minutes is not published twice.
+    /// The event's idempotency key: published again with it within ten minutes, the event is delivered once.
     #[arg(long, value_name = "KEY", value_parser = key)]
     id: Option<HeaderValue>,
 }
@@ -85,12 +85,12 @@ fn key(text: &str) -> Result<HeaderValue, String> {
     value.ok_or_else(|| "expected 1 to 256 visible ASCII characters".to_owned())
 }
 
-/// What is wrong with a line's JSON: of lines, there are others to count.
+/// The fault in a line's JSON, without the line number that serde adds: the line is counted elsewhere.
 fn place(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 
-/// An event as the broker is sent it, and as `tail` prints it, what else there is put aside.
+/// An event as it is sent to the broker, read from its own form or from a line of `tail`; other keys are kept aside.
 #[derive(Debug, Serialize, Deserialize)]
 struct Event<'a> {
     #[serde(borrow)]
@@ -114,7 +114,7 @@ enum User {
 }
 
 impl<'a> Event<'a> {
-    /// An event whose data is this text.
+    /// An event with this text as its data.
     fn new(topic: &'a str, kind: &'a str, user: Option<&str>, data: &'a str) -> Result<Event<'a>, String> {
         let data: &RawValue =
             serde_json::from_str(data).map_err(|error| format!("the data is no JSON object: {}", place(&error)))?;
@@ -129,11 +129,11 @@ impl<'a> Event<'a> {
         event.checked()
     }
 
-    /// Checks it as the broker will: what is wrong is known before anything is sent.
+    /// Checks the event as the broker will, before anything is sent.
     fn checked(self) -> Result<Event<'a>, String> {
         match Draft::from_json(&self.json(), Timestamp::now()) {
             Ok(_) => Ok(self),
-            // A place in what is sent is none in what was given.
+            // A column in the text that is sent is none in the text that was given.
             Err(Invalid(why)) => Err(why.split(" at line 1 column ").next().unwrap_or_default().to_owned()),
         }
     }
@@ -142,7 +142,7 @@ impl<'a> Event<'a> {
         serde_json::to_string(self).expect("texts can be written")
     }
 
-    /// Whose it is, where that is said beside its data.
+    /// The owner, where it stands beside the data.
     fn users(&self) -> Option<Vec<String>> {
         let users = self.user_id.iter().chain(self.user_ids.iter().flatten()).map(|user| match user {
             User::Text(text) => text.clone(),
@@ -162,7 +162,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// What lines hold.
+/// The form of the lines.
 #[derive(Debug)]
 enum Lines<'a> {
     Events,
@@ -220,14 +220,14 @@ fn one(client: &Client, event: &Event<'_>, key: Option<HeaderValue>) -> Result<S
             if wait >= give_up.saturating_duration_since(Instant::now()) {
                 return Err(Failure::Failed(format!("{}: {why}", client.base())));
             }
-            // Whoever has closed standard error does not want to read this.
+            // It does not matter if standard error has been closed.
             let _ = writeln!(io::stderr(), "fanfare: {}: {why}; again in {wait:?}", client.base());
             tokio::time::sleep(wait).await;
         }
     })
 }
 
-/// What an attempt came to that has not published.
+/// The result of an attempt that did not publish.
 enum Attempt {
     Final(String),
     Again(String, Duration),
@@ -239,7 +239,7 @@ async fn attempt(client: &Client, headers: HeaderMap, body: Bytes) -> Result<Str
     let asking = async {
         let asked = client.send(Method::POST, "/api/v1/events/broadcast", headers, body).await;
         let answer = asked.map_err(|unreachable| match unreachable.is_connect() {
-            // Nobody is there, which whoever typed a wrong address wants to know at once.
+            // No server is there: the address may be wrong, so the user should learn of it at once.
             true => Attempt::Final(unreachable.to_string()),
             false => again(unreachable.to_string()),
         })?;
@@ -275,19 +275,19 @@ async fn attempt(client: &Client, headers: HeaderMap, body: Bytes) -> Result<Str
     }
 }
 
-/// What the broker has refused, or could not be asked about.
+/// Events that the broker has refused, or that did not reach it.
 #[derive(Debug, Default)]
 struct Refused {
     is_set: AtomicBool,
     why: Mutex<String>,
 }
 
-/// Publishes what each line of standard input makes.
+/// Publishes an event for each line of standard input.
 fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
     let client = remote.client()?;
     let refused = Arc::new(Refused::default());
     let told = refused.clone();
-    // No more is queued than leaves in a request or two: what waits grows old.
+    // The queue holds a request or two: more would only make events wait.
     let mut builder = Publisher::builder("fanfare").url(remote.url.trim()).stamp(false).give_up_after(GIVE_UP_AFTER);
     builder = builder.queue_events(1_000).queue_bytes(2 << 20);
     if let Some(key) = remote::secret("FANFARE_KEY")? {
@@ -373,7 +373,7 @@ fn summary(figures: &Figures, bytes: u64, took: Duration) {
         0 => String::new(),
         n => format!(", {n} of {} requests made again", figures.requests),
     };
-    // Whoever has closed standard error does not want to read this.
+    // It does not matter if standard error has been closed.
     let _ = writeln!(
         io::stderr(),
         "fanfare: {} events published, {} read, in {:.1} s: {} events/s{retried}",
@@ -438,7 +438,7 @@ impl Progress {
         self.is_over.store(true, Relaxed);
     }
 
-    /// What the publisher warns of goes to standard error, above the bar.
+    /// The publisher's warnings go to standard error, above the bar.
     fn tell_of_retries(&self) {
         struct Above(ProgressBar);
         impl Write for Above {

@@ -1,4 +1,4 @@
-//! A broker that a command asks: where it is, what is shown to it, and what it says where it refuses.
+//! The broker that a command talks to: its address, the credentials for it, and its refusals in words.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::look::plain;
 use crate::client::Client;
 use crate::config;
 
-/// What the commands that ask a broker say of the secrets they take.
+/// The note on secrets in the help of every command that talks to a broker.
 pub(super) const SECRETS: &str = "\
 Environment:
   FANFARE_KEY    a service's or an operator's key, sent as X-API-Key
@@ -49,28 +49,28 @@ impl Remote {
     }
 }
 
-/// What the environment has by this name, if anything.
+/// A variable of the environment, if it is set.
 pub(super) fn secret(name: &str) -> Result<Option<String>, Failure> {
     config::secret(name).map_err(Failure::Usage)
 }
 
-/// What a command asks with: one thread does.
+/// The runtime of a command: one thread.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread().enable_all().build().map_err(Failure::failed)
 }
 
-/// An answer that is not the one that was asked for.
+/// An answer that is a refusal or a failure.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// How long to wait before asking again, where it says so.
     pub(super) retry_after: Option<Duration>,
-    /// What it says of itself, fit for a terminal.
+    /// Its message, made safe for a terminal.
     why: String,
 }
 
 impl Refusal {
-    /// Reads what an answer says of itself.
+    /// Reads the message of an answer.
     pub(super) async fn read(answer: Response<Incoming>) -> Refusal {
         let status = answer.status();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());

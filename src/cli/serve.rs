@@ -54,7 +54,7 @@ fn serve(config: Config, passed: Passed) -> Result<(), Box<dyn Error>> {
     result
 }
 
-/// Says where it listens and what to try, for the person who has just started it. `tls` is where TLS is spoken, and the
+/// Prints the addresses and the commands to try, for the person who starts the broker. `tls` is where TLS is spoken, and the
 /// certificate's fingerprint, by which that person knows it again.
 fn greet(address: SocketAddr, tls: Option<&(SocketAddr, String)>) {
     let mut reachable = address;
@@ -72,11 +72,11 @@ fn greet(address: SocketAddr, tls: Option<&(SocketAddr, String)>) {
         env!("CARGO_PKG_VERSION"),
         tls.unwrap_or_default(),
     );
-    // Whoever closed our standard output does not want to read this.
+    // It does not matter if standard output has been closed.
     let _ = std::io::stdout().write_all(greeting.as_bytes());
 }
 
-/// What no filter changes: below this level the library quotes request targets that it cannot read, and a target may
+/// A limit that no filter lifts: below this level the library quotes request targets that it cannot read, and a target may
 /// hold a token.
 const KEPT_QUIET: &str = "h2::server=info";
 

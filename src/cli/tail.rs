@@ -29,7 +29,7 @@ It comes back after cuts, from the last id on, so that nothing is missing and no
 says, and longer each time where nobody answers. It ends with 0 after --limit events, and when nobody reads its output
 any more; with 1 where the broker refuses for good, or was never there; by the signal (130 in a shell) at Ctrl-C.";
 
-/// What `fanfare tail` is told.
+/// The arguments of `fanfare tail`.
 #[derive(Debug, Args)]
 #[command(after_help = remote::SECRETS, after_long_help = format!("{ABOUT}\n\n{}", remote::SECRETS))]
 pub(super) struct Arguments {
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     topics: Vec<String>,
     #[command(flatten)]
     remote: Remote,
-    /// Begin with what is kept from this moment on: RFC 3339, unix seconds, or a span before now such as `10m`.
+    /// Begin with the kept events from this moment on: RFC 3339, unix seconds, or a span before now such as `10m`.
     #[arg(long, value_name = "MOMENT")]
     since: Option<String>,
     /// Begin with the newest N events that are kept.
@@ -88,7 +88,7 @@ impl Arguments {
             add("&types=", &self.types.join(","));
         }
         self.last.iter().for_each(|last| add("&last=", &last.to_string()));
-        // After a cut the broker would count from the start again: this only keeps it from sending what is not read.
+        // After a lost connection the broker counts anew: this only keeps it from sending events in vain.
         self.limit.iter().for_each(|limit| add("&limit=", &limit.to_string()));
         target
     }
@@ -123,7 +123,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-/// Waits until nobody reads our output any more: a write would only learn of it with the next event.
+/// Waits until the reader of our output has closed it: a write would only learn of it with the next event.
 async fn nobody_reads() {
     // Not written to here: whether it blocks is its own affair.
     let watched = io::stdout().as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
@@ -136,7 +136,7 @@ async fn nobody_reads() {
 
 enum Output {
     Json {
-        /// Whether what a terminal would not show is escaped.
+        /// Whether characters that a terminal would act on, or not show, are escaped.
         escape: bool,
     },
     Columns(Columns),
@@ -172,7 +172,7 @@ impl Tail<'_> {
                 },
             }
             let over = limit.is_some_and(|limit| seen >= limit);
-            // What came together is written together.
+            // Events that came together are written together.
             if over || !follow.has_more() {
                 let written = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
                 lines.clear();
@@ -204,7 +204,7 @@ impl Tail<'_> {
     }
 }
 
-/// What there is to say about the stream, on standard error.
+/// News of the stream itself, on standard error.
 struct Notices<'a> {
     url: &'a str,
     dim: bool,
@@ -265,7 +265,7 @@ impl Notices<'_> {
 
     fn say(&self, what: &str) {
         let style = if self.dim { DIM } else { anstyle::Style::new() };
-        // Whoever has closed standard error does not want to read this.
+        // It does not matter if standard error has been closed.
         let _ = writeln!(io::stderr(), "{style}fanfare: {}{style:#}", plain(what));
     }
 }

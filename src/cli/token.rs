@@ -1,4 +1,4 @@
-//! `fanfare token`: a token for development, as the platform would sign it, to try with what an `--auth` does.
+//! `fanfare token` signs a token for development, as the platform would, to try an `--auth` with.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::clock::Timestamp;
 use crate::config::Span;
 use crate::pattern::Pattern;
 
-/// What `fanfare token` is told.
+/// The arguments of `fanfare token`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The user whose events the token's bearer sees, besides the public ones [default: none].
+    /// The user of the token: its bearer gets this user's events and the public ones [default: none].
     user: Option<String>,
     /// The secret to sign with, the broker's own.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
     jwt_secret: Option<Secret>,
-    /// What to sign with; the broker takes HS256 unless its --jwt-algorithms says otherwise.
+    /// The algorithm to sign with; the broker takes HS256 unless its --jwt-algorithms says otherwise.
     #[arg(long, value_enum, default_value_t = Hash::Hs256)]
     algorithm: Hash,
     /// How long it counts.
@@ -35,10 +35,10 @@ pub(super) struct Arguments {
     /// Topics that may be published to; without it, none. May repeat.
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     publish: Vec<String>,
-    /// Who it is for (claim `aud`), where the broker has a --jwt-audience.
+    /// The audience (claim `aud`), where the broker has a --jwt-audience.
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
-    /// Who it comes from (claim `iss`), where the broker has a --jwt-issuer.
+    /// The issuer (claim `iss`), where the broker has a --jwt-issuer.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
 }

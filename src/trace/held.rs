@@ -28,7 +28,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// The parts of this crate that no stranger makes write anything.
 const OWN: [&str; 4] = ["fanfare::app", "fanfare::auth", "fanfare::cli", "fanfare::server::tls"];
 
-/// What tells of lines that were held back. It keeps to the limit by itself.
+/// The target of lines that tell of held back lines. They keep to the limit by themselves.
 const TELLER: &str = "fanfare::log";
 
 /// The levels that are limited, by their names in figures.
@@ -103,7 +103,7 @@ impl Limit {
         Some(std::mem::take(&mut place.held))
     }
 
-    /// What has been held back and not been told, for a minute or in all.
+    /// Lines that have been held back and not been told of, for a minute or in all.
     fn take(&self, now: Instant, all: bool) -> Vec<(&'static Metadata<'static>, u64)> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let due = places
