@@ -1,16 +1,11 @@
 //! Heartbeats (`WIRE.md` part 1, and "a heartbeat carries `id:`" of part 2; `DESIGN.md`, "Frames"): a stream that was
 //! sent nothing for the interval is sent one, named as the Go gateway's or a comment; one that was written to since
-//! does not need one. Its id is the place up to which the stream has read. `tests/tls.rs` looks at that within TLS.
+//! does not need one. Its id is the place up to which the stream has read. `streams.rs` looks at
+//! that over each transport.
 
 mod common;
-#[path = "common/http2.rs"]
-mod http2;
-#[path = "common/places.rs"]
-mod places;
 
 use common::{PATIENCE, Server, parts, wait_until};
-use http2::Http2;
-use places::Next;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -37,63 +32,6 @@ fn a_named_one_is_the_gateways_and_carries_the_place() {
     let text = String::from_utf8(stream.text[text_before..].to_vec()).expect("UTF-8");
     assert!(text.starts_with("event: heartbeat\ndata: {"), "{text:?}");
     assert!(text.ends_with(&format!("}}\nid: {id}\n\n")), "{text:?}");
-}
-
-/// A stream over HTTP/1.1.
-fn plain(server: &Server, query: &str) -> Next {
-    let mut stream = server.stream(query);
-    Box::new(move || stream.next_any())
-}
-
-/// One over HTTP/2.
-fn carried(server: &Server, query: &str) -> Next {
-    let mut client = Http2::to(server);
-    let mut stream = client.stream(query);
-    Box::new(move || client.next_within(&mut stream, PATIENCE).expect("an event"))
-}
-
-#[test]
-fn a_stream_that_was_sent_nothing_resumes_where_it_was() {
-    let server = Server::start(&places::SHORT);
-    places::are_fresh(&server, |query| plain(&server, query));
-}
-
-#[test]
-fn a_stream_over_http_2_that_was_sent_nothing_resumes_where_it_was() {
-    let server = Server::start(&places::SHORT);
-    places::are_fresh(&server, |query| carried(&server, query));
-}
-
-#[test]
-fn their_ids_never_run_ahead() {
-    let server = Server::start(&places::LONG);
-    places::never_run_ahead(&server, |query| plain(&server, query));
-}
-
-#[test]
-fn their_ids_never_run_ahead_over_http_2() {
-    let server = Server::start(&places::LONG);
-    places::never_run_ahead(&server, |query| carried(&server, query));
-}
-
-#[test]
-fn a_filtered_streams_comment_gives_way_to_its_place_where_others_events_passed() {
-    for open in [plain, carried] {
-        let server = Server::start(&[&places::SHORT[..], &["--heartbeat-style", "comment"]].concat());
-        let mut publisher = server.publisher();
-        let mut stream = open(&server, "topics=a&types=tick");
-        for _ in 0..2 {
-            let own = publisher.publish("a", "tick", "{}");
-            assert_eq!(stream().id, Some(own), "nothing that it was not sent has passed: comments did");
-            let before = server.stat("/streams/heartbeats");
-            wait_until("heartbeats", || server.stat("/streams/heartbeats") >= before + 3);
-        }
-        let place = places::passed_by(&mut publisher, &mut stream);
-        drop(stream);
-        let own = publisher.publish("a", "tick", "{}");
-        let mut stream = open(&server, &format!("topics=a&types=tick&last_event_id={place}"));
-        assert_eq!(stream().id, Some(own));
-    }
 }
 
 #[test]

@@ -1,162 +1,26 @@
-//! TLS with real clients over the real binary (issue 3, part 5): HTTP/1.1 and HTTP/2 by ALPN, the same streams within it,
-//! certificates that are replaced while streams are open.
-//!
-//! Within TLS the tests speak the same HTTP/1.1 as everywhere, through a tunnel that takes the encryption off. It passes
-//! a connection's end on as it came: one without TLS's own end (`close_notify`; RFC 8446, section 6.1) becomes a reset.
+//! TLS with real clients over the real binary: HTTP/1.1 and HTTP/2 by ALPN, certificates that are replaced while streams are
+//! open, and hostile clients. `streams.rs` tests the streams themselves.
 
 mod common;
 #[path = "common/http2.rs"]
 mod http2;
-#[path = "common/places.rs"]
-mod places;
+#[path = "common/tls.rs"]
+mod tls;
 
 use common::{Conn, EVENTS, End, PATIENCE, Server, SseEvent, Stream, numbered, wait_until};
 use h2::client::Builder;
 use http2::Http2;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::CertificateDer;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tls::{Tunnel, client, connect, shown, start, tls_address};
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-
-/// Starts the binary with TLS by a certificate of its own.
-#[track_caller]
-fn start(flags: &[&str]) -> Server {
-    Server::start(&[&["--tls-listen", "127.0.0.1:0", "--tls-self-signed"], flags].concat())
-}
-
-fn tls(server: &Server) -> SocketAddr {
-    server.tls.expect("the greeting says where TLS is spoken")
-}
 
 fn closed(server: &Server, reason: &str) -> u64 {
     server.stat(&format!("/streams/closed/{reason}"))
-}
-
-/// Takes any certificate, and keeps the last one.
-#[derive(Debug, Default)]
-struct Trusting {
-    seen: Mutex<Option<CertificateDer<'static>>>,
-}
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        own: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.seen.lock().expect("not poisoned") = Some(own.clone().into_owned());
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, &algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A client's settings, and the certificate that it is shown. Sessions are not resumed: each handshake shows one.
-fn client(protocol: &[u8]) -> (ClientConfig, Arc<Trusting>) {
-    let trusting = Arc::new(Trusting::default());
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the provider knows them")
-        .dangerous()
-        .with_custom_certificate_verifier(trusting.clone())
-        .with_no_client_auth();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    (config, trusting)
-}
-
-async fn connect(addr: SocketAddr, config: ClientConfig) -> TlsStream<TcpStream> {
-    let socket = TcpStream::connect(addr).await.expect("it accepts connections");
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a handshake")
-}
-
-/// The certificate that a new connection is shown.
-fn shown(server: &Server) -> CertificateDer<'static> {
-    let runtime = Runtime::new().expect("the system has threads");
-    let (config, trusting) = client(b"http/1.1");
-    runtime.block_on(connect(tls(server), config));
-    let seen = trusting.seen.lock().expect("not poisoned").take();
-    seen.expect("it showed one")
-}
-
-/// Takes TLS off connections: what connects to it in plaintext is connected to the server.
-struct Tunnel {
-    addr: SocketAddr,
-    _runtime: Runtime,
-}
-
-impl Tunnel {
-    fn to(server: &Server) -> Tunnel {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("the system has a thread");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("there is a free port");
-        let addr = listener.local_addr().expect("it is bound");
-        let server = tls(server);
-        runtime.spawn(async move {
-            while let Ok((mut plain, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut encrypted = connect(server, client(b"http/1.1").0).await;
-                    // The end of a connection without TLS's own end is an error here.
-                    if copy_bidirectional(&mut encrypted, &mut plain).await.is_err() {
-                        let _ = plain.set_zero_linger();
-                    }
-                });
-            }
-        });
-        Tunnel { addr, _runtime: runtime }
-    }
-
-    #[track_caller]
-    fn connect(&self) -> Conn {
-        Conn::to(self.addr).expect("it accepts connections")
-    }
-
-    /// Opens a stream with further header lines, and reads its `connected`.
-    #[track_caller]
-    fn stream(&self, query: &str, lines: &str) -> Stream {
-        let mut stream = Stream::open(self.connect(), query, lines);
-        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
-        stream.connected = stream.expect("connected");
-        stream
-    }
 }
 
 // ---- clients that nobody here wrote
@@ -169,7 +33,7 @@ fn curl_speaks_both_protocols() {
     }
     let server = start(&[]);
     let id = server.publish("a", "tick", "{\"n\":1}");
-    let url = |path: &str| format!("https://localhost:{}{path}", tls(&server).port());
+    let url = |path: &str| format!("https://localhost:{}{path}", tls_address(&server).port());
     let curl = |arguments: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args(["-ksSN", "--max-time", "20", "-w", "\n%{http_version} %{http_code}"]).args(arguments);
@@ -192,59 +56,6 @@ fn curl_speaks_both_protocols() {
 }
 
 // ---- HTTP/1.1 within TLS
-
-#[test]
-fn a_stream_has_the_same_events_and_head_as_without() {
-    let server = start(&["--heartbeat", "400ms"]);
-    let tunnel = Tunnel::to(&server);
-    let query = "topics=a,b&topic=c";
-    let (mut inside, mut outside) = (tunnel.stream(query, ""), server.stream(query));
-    for n in 0..20 {
-        server.publish(["a", "b", "c"][n % 3], "tick", &format!("{{\"n\":{n},\"text\":\"é\\n\"}}"));
-    }
-    for _ in 0..14 {
-        assert_eq!(inside.next(), outside.next());
-    }
-    for name in ["content-type", "cache-control", "x-accel-buffering", "connection", "transfer-encoding", "x-ignored"] {
-        assert_eq!(inside.head.field(name), outside.head.field(name), "{name}");
-    }
-    assert_eq!(inside.head.field("x-ignored").as_deref(), Some("topic"));
-    for _ in 0..3 {
-        assert_eq!(inside.next_any().kind, "heartbeat");
-    }
-    assert!(inside.conn_is_quiet() && inside.end().is_none());
-}
-
-/// A stream of its own tunnel.
-fn inside(server: &Server, query: &str) -> places::Next {
-    let tunnel = Tunnel::to(server);
-    let mut stream = tunnel.stream(query, "");
-    Box::new(move || {
-        let _open = &tunnel;
-        stream.next_any()
-    })
-}
-
-#[test]
-fn heartbeats_tell_it_its_place() {
-    let server = start(&places::SHORT);
-    places::are_fresh(&server, |query| inside(&server, query));
-    let server = start(&places::LONG);
-    places::never_run_ahead(&server, |query| inside(&server, query));
-}
-
-#[test]
-fn it_resumes_and_is_told_of_gaps() {
-    let server = start(&["--topic-events", "10", "--live-events", "1"]);
-    let tunnel = Tunnel::to(&server);
-    let ids: Vec<String> = (0..8).map(|n| server.publish("a", "tick", &format!("{{\"n\":{n}}}"))).collect();
-    let mut stream = tunnel.stream("topics=a", &format!("Last-Event-ID: {}\r\n", ids[4]));
-    assert_eq!(stream.numbers(3), [5, 6, 7]);
-    (8..30).for_each(|n| drop(server.publish("a", "tick", &format!("{{\"n\":{n}}}"))));
-    let mut late = tunnel.stream(&format!("topics=a&last_event_id={}", ids[0]), "");
-    assert_eq!(late.expect("gap").json()["data"]["reason"], "evicted");
-    assert_eq!(late.numbers(10), (20..30).collect::<Vec<_>>());
-}
 
 #[test]
 fn a_limit_ends_it_cleanly_and_nothing_follows() {
@@ -284,25 +95,6 @@ fn requests_before_a_stream_are_answered_first() {
 }
 
 #[test]
-fn a_slow_reader_is_closed_and_holds_nobody_up() {
-    let server = start(&["--stall-timeout", "1s", "--send-buffer", "16KiB"]);
-    let tunnel = Tunnel::to(&server);
-    let mut slow = tunnel.stream("topics=a", "");
-    let mut quick = tunnel.stream("topics=a", "");
-    let (data, begun, mut n) = ("x".repeat(50_000), Instant::now(), 0);
-    while closed(&server, "stalled") == 0 {
-        server.publish("a", "tick", &format!("{{\"n\":{n},\"a\":\"{data}\"}}"));
-        assert_eq!(quick.expect("tick").n(), n);
-        n += 1;
-        assert!(begun.elapsed() < PATIENCE, "it was never closed");
-    }
-    assert_eq!(server.stat("/connected_clients"), 1, "its seat is given back");
-    let (events, end) = slow.read_to_end();
-    assert!(matches!(end, End::Torn(_)) && events.len() < n, "{end:?} after {} of {n}", events.len());
-    assert!(events.iter().map(SseEvent::n).eq(0..events.len()), "in order as far as it came");
-}
-
-#[test]
 fn connections_that_are_streams_are_not_counted_as_others() {
     let server = start(&["--max-connections", "4"]);
     let tunnel = Tunnel::to(&server);
@@ -319,7 +111,7 @@ fn a_drain_ends_streams_within_tls() {
     let mut resting = tunnel.connect();
     resting.send(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
     assert_eq!(resting.answer().expect("an answer").status, 200);
-    let addr = tls(&server);
+    let addr = tls_address(&server);
     let mut multiplexed = Http2::over(&mut Builder::new(), connect(addr, client(b"h2").0));
     let mut two = multiplexed.stream("topics=a");
     server.publish("a", "tick", "{\"n\":7}");
@@ -343,7 +135,7 @@ fn a_connection_that_says_nothing_has_a_deadline() {
     let tunnel = Tunnel::to(&server);
     let begun = Instant::now();
     // No handshake; a handshake and no request; half a request; a rest after a request.
-    let mut silent = Conn::to(tls(&server)).expect("it accepts connections");
+    let mut silent = Conn::to(tls_address(&server)).expect("it accepts connections");
     let mut no_request = tunnel.connect();
     let mut half = tunnel.connect();
     half.send(b"GET /health HTTP/1.1\r\nHo");
@@ -362,7 +154,7 @@ fn a_connection_that_says_nothing_has_a_deadline() {
 #[test]
 fn plaintext_is_told_that_this_is_tls() {
     let server = start(&[]);
-    let mut conn = Conn::to(tls(&server)).expect("it accepts connections");
+    let mut conn = Conn::to(tls_address(&server)).expect("it accepts connections");
     conn.send(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
     let answer = conn.answer().expect("an answer");
     assert!(answer.status == 400 && answer.text().contains("https://"), "{answer:?}");
@@ -402,7 +194,7 @@ fn a_new_certificate_ends_no_stream() {
     assert_eq!(shown(&server), first);
     let tunnel = Tunnel::to(&server);
     let mut one = tunnel.stream("topics=a", "");
-    let mut multiplexed = Http2::over(&mut Builder::new(), connect(tls(&server), client(b"h2").0));
+    let mut multiplexed = Http2::over(&mut Builder::new(), connect(tls_address(&server), client(b"h2").0));
     let mut two = multiplexed.stream("topics=a");
     let second = issue(&paths);
     server.signal("HUP");
@@ -451,7 +243,7 @@ fn garbage_within_tls_ends_its_connection_alone() {
 fn memory_of_an_idle_stream() {
     let server = start(&["--connections-per-second", "0"]);
     let runtime = Runtime::new().expect("the system has threads");
-    let addr = tls(&server);
+    let addr = tls_address(&server);
     let mut held = Vec::new();
     let mut grow_to = |streams: usize| {
         while held.len() < streams {

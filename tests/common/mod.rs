@@ -10,11 +10,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,8 +108,26 @@ pub(crate) struct Server {
     pub(crate) tls: Option<SocketAddr>,
     /// The first lines that it has greeted with.
     pub(crate) greeting: String,
-    log: Arc<Mutex<String>>,
-    log_reader: Option<thread::JoinHandle<()>>,
+    log: File,
+}
+
+/// A file for a server's log, that goes with it: all that the server has written before it answers can be read then.
+fn log_file() -> File {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("log-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let file = File::options().create_new(true).read(true).append(true).open(&path);
+    let _ = fs::remove_file(path);
+    file.expect("the build's directory can be written to")
+}
+
+/// All that was written to a file.
+fn text_of(file: &File) -> String {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
+    while let Ok(read @ 1..) = file.read_at(&mut chunk, bytes.len() as u64) {
+        bytes.extend_from_slice(&chunk[..read]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Server {
@@ -129,17 +149,9 @@ impl Server {
     /// The same with the standard input that the command has.
     #[track_caller]
     pub(crate) fn spawn_with_input(mut command: Command) -> Server {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let log = log_file();
+        command.stdout(Stdio::piped()).stderr(log.try_clone().expect("a file"));
         let mut child = command.spawn().expect("the server's binary runs");
-        let log = Arc::new(Mutex::new(String::new()));
-        let (stderr, kept) = (child.stderr.take().expect("piped"), log.clone());
-        let log_reader = thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                let mut kept = kept.lock().expect("no test holds it in a panic");
-                kept.push_str(&String::from_utf8_lossy(&line));
-                kept.push('\n');
-            }
-        });
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut first = String::new();
         stdout.read_line(&mut first).expect("the greeting is text");
@@ -147,8 +159,7 @@ impl Server {
         let Some(addr) = addr else {
             let _ = child.kill();
             let _ = child.wait();
-            let _ = log_reader.join();
-            panic!("no greeting but {first:?}; stderr: {}", log.lock().expect("not poisoned"));
+            panic!("no greeting but {first:?}; stderr: {}", text_of(&log));
         };
         let mut greeting = first;
         for _ in 0..2 {
@@ -156,7 +167,7 @@ impl Server {
         }
         let tls = greeting.split_once("https://").and_then(|(_, rest)| rest.lines().next()?.parse().ok());
         thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
-        Server { child, addr, tls, greeting, log, log_reader: Some(log_reader) }
+        Server { child, addr, tls, greeting, log }
     }
 
     /// Its process.
@@ -166,7 +177,7 @@ impl Server {
 
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().expect("not poisoned").clone()
+        text_of(&self.log)
     }
 
     /// Whether the process still runs.
@@ -301,9 +312,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(reader) = self.log_reader.take() {
-            let _ = reader.join();
-        }
         let log = self.log();
         if !thread::panicking() {
             assert!(!log.contains("panicked"), "a panic in the server: {log}");
@@ -436,9 +444,17 @@ impl Conn {
     /// Reads some more; `Ok(0)` at the connection's end.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 16 * 1024];
-        let n = self.socket.read(&mut chunk)?;
-        self.buf.extend_from_slice(&chunk[..n]);
-        Ok(n)
+        loop {
+            match self.socket.read(&mut chunk) {
+                // A read with a deadline is interrupted where the machine was halted meanwhile (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(n) => {
+                    self.buf.extend_from_slice(&chunk[..n]);
+                    return Ok(n);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn need(&mut self, what: &str) -> io::Result<()> {
@@ -868,7 +884,6 @@ impl Stream {
             }
             Ok(_) => self.take_in(),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return false,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => self.end = Some(End::Torn(e.to_string())),
         }
         true
