@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,25 @@ pub struct Broker {
     started: Timestamp,
     /// The plan of the drain, once it has begun.
     drain: OnceLock<DrainPlan>,
+    /// Gaps in streams' first frames. The shards count the later ones.
+    first_gaps: FirstGaps,
+}
+
+/// Gaps told in streams' first frames, by reason.
+#[derive(Debug, Default)]
+struct FirstGaps {
+    evicted: AtomicU64,
+    unknown_epoch: AtomicU64,
+}
+
+impl FirstGaps {
+    fn count(&self, reason: GapReason) {
+        let counter = match reason {
+            GapReason::Evicted => &self.evicted,
+            GapReason::UnknownEpoch => &self.unknown_epoch,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
 }
 
 impl Broker {
@@ -126,7 +146,7 @@ impl Broker {
         let log = Arc::new(Log::new(log, fanout.shards, Epoch::fresh(started)));
         let retry = fanout.retry;
         let fanout = Fanout::start(fanout, &log)?;
-        Ok(Broker { log, fanout, retry, started, drain: OnceLock::new() })
+        Ok(Broker { log, fanout, retry, started, drain: OnceLock::new(), first_gaps: FirstGaps::default() })
     }
 
     /// Accepts events, all or (by its caller) none, and wakes those who want them. Waits for no subscriber.
@@ -164,6 +184,7 @@ impl Broker {
             };
             let gap = frame::gap(requested, self.log.id(oldest), reason, now);
             first.extend_from_slice(gap.bytes(asked.framing));
+            self.first_gaps.count(reason);
         }
         let Subscription { framing, limit, session, kept, .. } = asked;
         Ok(Admitted { shard, listening, seat, framing, cursor, told, limit, session, kept, first })
@@ -297,7 +318,10 @@ impl Broker {
 
     /// The shards' counters.
     pub fn totals(&self) -> Totals {
-        self.fanout.totals()
+        let mut totals = self.fanout.totals();
+        totals.gaps += self.first_gaps.evicted.load(Relaxed);
+        totals.unknown_epochs = self.first_gaps.unknown_epoch.load(Relaxed);
+        totals
     }
 
     /// What the log keeps.

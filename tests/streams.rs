@@ -148,6 +148,9 @@ fn gap_is_told_where_events_are_gone(transport: Transport) {
     let mut strange = client.stream("topics=a&last_event_id=elsewhere-1");
     assert_eq!(strange.expect("gap").json()["data"]["reason"], "unknown_epoch");
     assert_eq!(strange.numbers(10), (20..30).collect::<Vec<_>>());
+    let mut since = client.stream("topics=a&since=1h");
+    assert_eq!(since.expect("gap").json()["data"]["reason"], "evicted");
+    assert_eq!((server.stat("/streams/gaps"), server.stat("/streams/unknown_epochs")), (2, 1));
 }
 
 fn gap_is_not_told_to_a_stream_whose_topics_lost_nothing(transport: Transport) {

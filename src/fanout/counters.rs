@@ -25,6 +25,8 @@ macro_rules! counters {
         #[derive(Debug, Clone, Default, serde::Serialize)]
         pub struct Totals {
             $($(#[$doc])* pub $name: u64,)*
+            /// Streams that resumed with an id of another history, and were told so by a gap (`unknown_epoch`).
+            pub unknown_epochs: u64,
             /// Streams that ended, by reason.
             pub closed: std::collections::BTreeMap<&'static str, u64>,
             /// For each write to a live stream, how long the oldest event in it had waited since it was accepted.
@@ -66,7 +68,7 @@ counters! {
     writes,
     /// Times a stream's socket took no more, so that the stream reads the log at its own pace until it has caught up.
     stalls,
-    /// Gaps told.
+    /// Gaps told since events are no longer kept (`evicted`).
     gaps,
     /// Times the shard itself fell behind what the log keeps.
     lags,

@@ -105,6 +105,8 @@ impl Scrape {
         let help = "Times that a stream's socket took no more, so that it went on at its own pace.";
         page.counter("fanfare_stalls", help, totals.stalls)?;
         page.counter("fanfare_gaps", "Gaps told: a stream missed events that are no longer kept.", totals.gaps)?;
+        let help = "Streams that resumed with an id of another history, from before a restart, and were told of a gap.";
+        page.counter("fanfare_unknown_epochs", help, totals.unknown_epochs)?;
         page.counter("fanfare_heartbeats", "Heartbeats sent.", totals.heartbeats)
     }
 

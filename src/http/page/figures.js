@@ -106,6 +106,7 @@ const lists = [
     ['heartbeats', s.streams.heartbeats],
     ['stalls', s.streams.stalls],
     ['gaps told', s.streams.gaps],
+    ['resumed from before a restart', s.streams.unknown_epochs],
     ['shard lags', s.streams.lags],
     ['slowest stream, events behind', s.slowest.events],
   ], ['stalls', 'gaps told', 'shard lags']],
