@@ -77,11 +77,15 @@ mod tests {
     fn it_tells_of_this_process() {
         let before = Usage::read();
         let (began, mut turns) = (Instant::now(), 0_u64);
-        while began.elapsed() < Duration::from_millis(60) {
+        let after = loop {
             turns = std::hint::black_box(turns + 1);
-        }
-        let after = Usage::read();
-        assert!(after.cpu_seconds > before.cpu_seconds, "{before:?} {after:?}");
+            let after = Usage::read();
+            if after.cpu_seconds > before.cpu_seconds {
+                break after;
+            }
+            // On a busy machine a tick of one's own takes a while.
+            assert!(began.elapsed() < Duration::from_secs(30), "{turns} turns cost nothing: {before:?} {after:?}");
+        };
         assert!(after.memory_bytes.is_some_and(|bytes| bytes > 1 << 20), "{after:?}");
         assert!(after.open_files.is_none_or(|files| files >= 3), "{after:?}");
     }
