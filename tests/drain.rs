@@ -256,7 +256,7 @@ fn a_request_that_never_comes_to_its_end_holds_up_the_end_for_the_grace_period_o
 
 #[test]
 fn http_1_0_streams_end_with_their_connection() {
-    let server = Server::start(&["--grace", "500ms"]);
+    let server = Server::start(&["--grace", "4s"]);
     let mut conn = server.connect();
     conn.send(b"GET /api/v1/events HTTP/1.0\r\n\r\n");
     let mut stream = Stream::over(conn);

@@ -190,6 +190,15 @@ impl Server {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("kill runs").success(), "the signal {name} could be sent");
+        if name == "STOP" {
+            wait_until("all threads to stop", || self.threads().all(|stat| stat.contains(") T ")));
+        }
+    }
+
+    /// Its threads, as `proc_pid_stat(5)` tells of them.
+    fn threads(&self) -> impl Iterator<Item = String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok())
     }
 
     /// Waits for the process's end.
