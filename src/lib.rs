@@ -66,7 +66,7 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock. Nothing from `limit` to
+//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock, sync. Nothing from `limit` to
 //! `id` knows HTTP.
 
 #[cfg(feature = "server")]
@@ -110,5 +110,7 @@ pub mod publisher;
 pub mod server;
 #[cfg(any(feature = "cli", feature = "load"))]
 pub mod sse;
+#[cfg(any(feature = "publisher", feature = "server"))]
+mod sync;
 #[cfg(feature = "server")]
 pub mod trace;

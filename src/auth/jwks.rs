@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::Jwk;
@@ -23,6 +23,7 @@ use super::Denied;
 use super::cache::{Cache, Kept};
 use super::fetch::Fetcher;
 use super::signature::VerifyingKey;
+use crate::sync;
 
 /// Where an issuer's keys are, and how they are treated.
 #[derive(Debug, Clone)]
@@ -194,7 +195,7 @@ impl Jwks {
 
     /// The keys as they are now.
     pub(super) fn held(&self) -> Arc<Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+        sync::read(&self.held).clone()
     }
 
     /// Whether there is a key to verify with.
@@ -318,7 +319,7 @@ impl Jwks {
         if set.names().ne(before.set.names()) || set.ignored != before.set.ignored {
             tracing::info!(keys = set.keys.len(), ignored = set.ignored, "the keys for tokens have changed");
         }
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        *sync::write(&self.held) = Arc::new(held);
     }
 }
 

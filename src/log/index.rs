@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use dashmap::DashMap;
 
 use super::interest::Scope;
-use super::lock;
 use super::losses::Losses;
 use super::topic::{Listeners, Topic};
 use crate::pattern::{self, Pattern};
+use crate::sync::lock;
 
 /// The topics whose names begin alike, as long as somebody listens to them as such. It holds no events: those are found
 /// in the order.

@@ -26,7 +26,7 @@ mod order;
 mod topic;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::clock::{Steady, Timestamp};
@@ -34,6 +34,7 @@ use crate::event::{Draft, Owners};
 use crate::frame::Frame;
 use crate::id::{Epoch, EventId};
 use crate::pattern::Pattern;
+use crate::sync::lock;
 
 pub use index::Group;
 use index::Index;
@@ -476,7 +477,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         // Events hold their topics and topics their events: emptying the histories unties the knot.
-        self.order.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.order().clear();
     }
 }
 
@@ -489,11 +490,6 @@ fn newest_lost(order: &Order, topics: &[Arc<Topic>], groups: &[Arc<Group>]) -> u
 /// Whether the event went to one of these topics.
 fn is_of(event: &Event, topics: &[Arc<Topic>]) -> bool {
     topics.iter().any(|topic| Arc::ptr_eq(topic, &event.topic))
-}
-
-/// Locks; a panic elsewhere while it was held is a bug that was reported there, and no reason to stop the broker.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::losses::Losses;
 use super::topic::{History, Topic};
-use super::{Event, LogConfig, lock};
+use super::{Event, LogConfig};
 use crate::clock::{Steady, Timestamp};
 use crate::event::Owners;
 use crate::frame::{Framing, Unsealed};
 use crate::id::Epoch;
 use crate::pattern;
+use crate::sync::lock;
 
 /// What a topic with history weighs beside its events: itself, its name twice, its places in the maps.
 const TOPIC_WEIGHT: usize = 512;

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Event, TopicFigures, lock};
+use super::{Event, TopicFigures};
 use crate::clock::{Steady, Timestamp};
 use crate::frame::Framing;
+use crate::sync::lock;
 
 /// How many listen, shard by shard.
 #[derive(Debug)]
