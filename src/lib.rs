@@ -32,8 +32,8 @@
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
-//! | `log/mod.rs`, `order.rs`, `topic.rs`, `index.rs` | What is kept, for how long, and how is it found again? |
-//! | `log/interest.rs`, `losses.rs` | What can one ask for, and how does one learn what is gone? |
+//! | `log/mod.rs`, `order.rs`, `topic.rs`, `index.rs`, `seek.rs` | What is kept, for how long, and how is it found again? |
+//! | `log/interest.rs`, `listening.rs`, `evicted.rs` | What can one ask for, and how does one learn what is gone? |
 //! | `http/subscribe.rs`, `server/connection.rs` | How does a request become a stream? |
 //! | `fanout/mod.rs`, `latch.rs` | How does a shard learn that there is more to read? |
 //! | `fanout/shard/mod.rs`, `arrivals.rs`, `audience.rs` | How does an event find those it reaches? |

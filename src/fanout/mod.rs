@@ -24,7 +24,8 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::frame::{Framing, HeartbeatStyle};
-use crate::log::{Interest, Listening, Log};
+use crate::log::listening::Listening;
+use crate::log::{Interest, Log};
 use crate::sync::lock;
 
 pub use counters::Totals;
