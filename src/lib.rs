@@ -45,7 +45,7 @@
 //! | `http/page.rs`, `page/` | And how does it look? |
 //! | `cli/remote.rs`, `follow.rs`, `client.rs`, `sse.rs` | How do the commands ask a broker, and come back after a cut? |
 //! | `cli/tail.rs`, `look.rs`, `stats/mod.rs`, `view.rs`, `publish.rs` | What do they show, and what do they send? |
-//! | `publisher/mod.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
+//! | `publisher/mod.rs`, `builder.rs`, `handle.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
 //!
 //! # Glossary
 //!

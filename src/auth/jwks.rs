@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::Denied;
-use super::cache::{Cache, Kept};
+use super::cache::{Cache, Kept, SET_MAX};
 use super::fetch::Fetcher;
+use super::identity::Denied;
 use super::signature::VerifyingKey;
 use crate::sync;
 
@@ -58,9 +58,6 @@ impl From<&str> for Place {
         }
     }
 }
-
-/// The largest key set, in bytes.
-pub(super) const SET_MAX: usize = 1 << 20;
 
 /// How long a request waits for keys that its token names and that are not held.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::Rejected;
 use super::encode::Event;
+use super::rejected::Rejected;
 use crate::sync::lock;
 
 /// What became of all that was published.
