@@ -15,7 +15,8 @@ use crate::fanout::{
 };
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
-use crate::log::{Filter, Held, Listening, Log, LogConfig, TopicFigures};
+use crate::log::listening::Listening;
+use crate::log::{Filter, Held, Log, LogConfig, TopicFigures};
 use crate::pattern::Pattern;
 
 /// What a stream asks for.

@@ -32,8 +32,8 @@
 //! | `http/idempotency.rs` | How is it published once, however often it is sent? |
 //! | `frame.rs` | What bytes does it become? |
 //! | `broker.rs` | What are the two things one can ask: publish, subscribe? |
-//! | `log/mod.rs`, `order.rs`, `topic.rs`, `index.rs` | What is kept, for how long, and how is it found again? |
-//! | `log/interest.rs`, `losses.rs` | What can one ask for, and how does one learn what is gone? |
+//! | `log/mod.rs`, `order.rs`, `topic.rs`, `index.rs`, `seek.rs` | What is kept, for how long, and how is it found again? |
+//! | `log/interest.rs`, `listening.rs`, `evicted.rs` | What can one ask for, and how does one learn what is gone? |
 //! | `http/subscribe.rs`, `server/connection.rs` | How does a request become a stream? |
 //! | `fanout/mod.rs`, `latch.rs` | How does a shard learn that there is more to read? |
 //! | `fanout/shard/mod.rs`, `arrivals.rs`, `audience.rs` | How does an event find those it reaches? |
@@ -45,7 +45,7 @@
 //! | `http/page.rs`, `page/` | And how does it look? |
 //! | `cli/remote.rs`, `follow.rs`, `client.rs`, `sse.rs` | How do the commands ask a broker, and come back after a cut? |
 //! | `cli/tail.rs`, `look.rs`, `stats/mod.rs`, `view.rs`, `publish.rs` | What do they show, and what do they send? |
-//! | `publisher/mod.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
+//! | `publisher/mod.rs`, `builder.rs`, `handle.rs`, `encode.rs`, `queue.rs`, `sender.rs` | How does a service get its events here, and what if it cannot? |
 //!
 //! # Glossary
 //!
@@ -66,7 +66,7 @@
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
 //! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock. Nothing from `limit` to
+//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock, sync. Nothing from `limit` to
 //! `id` knows HTTP.
 
 #[cfg(feature = "server")]
@@ -110,5 +110,7 @@ pub mod publisher;
 pub mod server;
 #[cfg(any(feature = "cli", feature = "load"))]
 pub mod sse;
+#[cfg(any(feature = "publisher", feature = "server"))]
+mod sync;
 #[cfg(feature = "server")]
 pub mod trace;

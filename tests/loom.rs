@@ -10,12 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{self, Wake};
 
-use loom::sync::{Condvar, Mutex, MutexGuard};
+use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst, lock};
 
-/// What `latch.rs` and `signals.rs` are built on: loom's atomics here, the standard library's in the crate.
+/// Stands for the crate's `sync`, on which `latch.rs` and `signals.rs` are built: loom's types instead of the standard
+/// library's.
 ///
 /// loom takes a sequentially consistent access for one that only acquires and releases, and would find interleavings
 /// that cannot be. It does model fences, so each access here stands between two: all of those in question are
@@ -23,9 +24,12 @@ use sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicU32, Ordering};
     pub(super) use loom::sync::{Mutex, MutexGuard};
-    pub(super) use std::sync::PoisonError;
 
     use loom::sync::atomic::fence;
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().expect("not poisoned")
+    }
 
     /// One access, which must be sequentially consistent.
     fn fenced<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
@@ -85,10 +89,6 @@ fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(f);
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("not poisoned")
 }
 
 /// The poll's waker: an eventfd's counter.

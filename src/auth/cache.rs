@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::jwks::SET_MAX;
+/// The largest key set, in bytes.
+pub(super) const SET_MAX: usize = 1 << 20;
 
 /// The largest file, in bytes: a set, and the URL that it came from.
 const FILE_MAX: usize = SET_MAX + (64 << 10);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::Deserializer;
 
-use super::{Denied, Identity};
+use super::identity::{Denied, Identity};
 use crate::clock::Timestamp;
 use crate::event::NAME_MAX;
 use crate::pattern::Pattern;

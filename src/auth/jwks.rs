@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::Jwk;
@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::Denied;
-use super::cache::{Cache, Kept};
+use super::cache::{Cache, Kept, SET_MAX};
 use super::fetch::Fetcher;
+use super::identity::Denied;
 use super::signature::VerifyingKey;
+use crate::sync;
 
 /// Where an issuer's keys are, and how they are treated.
 #[derive(Debug, Clone)]
@@ -57,9 +58,6 @@ impl From<&str> for Place {
         }
     }
 }
-
-/// The largest key set, in bytes.
-pub(super) const SET_MAX: usize = 1 << 20;
 
 /// How long a request waits for keys that its token names and that are not held.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -194,7 +192,7 @@ impl Jwks {
 
     /// The keys as they are now.
     pub(super) fn held(&self) -> Arc<Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+        sync::read(&self.held).clone()
     }
 
     /// Whether there is a key to verify with.
@@ -318,7 +316,7 @@ impl Jwks {
         if set.names().ne(before.set.names()) || set.ignored != before.set.ignored {
             tracing::info!(keys = set.keys.len(), ignored = set.ignored, "the keys for tokens have changed");
         }
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        *sync::write(&self.held) = Arc::new(held);
     }
 }
 

@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, cry
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
 
-use super::Denied;
+use super::identity::Denied;
 
 /// The longest token that is looked at, in bytes.
 pub const TOKEN_MAX: usize = 8 << 10;

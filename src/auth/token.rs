@@ -13,9 +13,9 @@ use jsonwebtoken::crypto::aws_lc;
 use serde::{Deserialize, Deserializer};
 
 use super::claims::Claims;
+use super::identity::{Denied, Identity};
 use super::jwks::Jwks;
 use super::signature::{Token, VerifyingKey};
-use super::{Denied, Identity};
 use crate::clock::Timestamp;
 
 pub use super::claims::ClaimsConfig;

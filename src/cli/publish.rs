@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::client::{Client, reason};
 use crate::clock::Timestamp;
 use crate::event::{self, Draft, Ignored, Invalid};
 use crate::publisher::{Figures, Publisher, Rejected};
+use crate::sync::lock;
 
 /// The help's last part.
 const ABOUT: &str = "\
@@ -298,7 +299,7 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
     }
     let builder = builder.on_report(move |report| {
         if let Some(why) = &report.why {
-            *told.why.lock().unwrap_or_else(PoisonError::into_inner) = plain(why).into_owned();
+            *lock(&told.why) = plain(why).into_owned();
             told.is_set.store(true, Relaxed);
         }
     });
@@ -328,7 +329,7 @@ fn lines(remote: &Remote, lines: &Lines<'_>) -> Result<(), Failure> {
         let names = ignored.names().join(", ");
         let _ = writeln!(io::stderr(), "fanfare: ignored keys that look like an event's own: {}", plain(&names));
     }
-    let why = refused.why.lock().unwrap_or_else(PoisonError::into_inner);
+    let why = lock(&refused.why);
     let lost = figures.published - figures.accepted - figures.dropped.invalid;
     match published {
         _ if lost > 0 => {

@@ -12,7 +12,7 @@
 //! All four are sequentially consistent: were both to miss the other, each second step would precede the other
 //! side's first one. `tests/loom.rs` tries all interleavings.
 
-use super::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 
 /// Open while the shard sleeps, or is about to.
 #[derive(Debug)]

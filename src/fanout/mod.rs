@@ -12,17 +12,11 @@ mod shard;
 mod stream;
 mod wheel;
 
-/// What the latch and the pullers' signals are built on, named here so that `tests/loom.rs` can put its own in its place.
-mod sync {
-    pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
-}
-
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,7 +24,9 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::frame::{Framing, HeartbeatStyle};
-use crate::log::{Interest, Listening, Log};
+use crate::log::listening::Listening;
+use crate::log::{Interest, Log};
+use crate::sync::lock;
 
 pub use counters::Totals;
 use counters::{Counters, Pulled};
@@ -171,11 +167,11 @@ impl Survey {
 
 impl Link {
     fn post(&self, command: Command) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        lock(&self.inbox).push(command);
     }
 
     fn inbox_is_empty(&self) -> bool {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        lock(&self.inbox).is_empty()
     }
 
     fn notify(&self, seq: u64) {
@@ -339,7 +335,7 @@ impl Fanout {
             link.post(Command::Drain(plan));
             link.wake();
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a shard ended by a panic");

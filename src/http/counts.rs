@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::histogram::Histogram;
+use crate::sync::lock;
 
 /// What the accepting side counts.
 #[derive(Debug, Default)]
@@ -46,12 +47,12 @@ pub struct Problems(Mutex<BTreeMap<&'static str, u64>>);
 impl Problems {
     /// One more of this code.
     pub fn count(&self, code: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+        *lock(&self.0).entry(code).or_default() += 1;
     }
 
     /// All so far.
     pub fn all(&self) -> BTreeMap<&'static str, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

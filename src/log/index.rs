@@ -1,47 +1,28 @@
-//! The topic index: name → topic, and who listens to topics by how their names begin.
+//! The topic index: topics by name, and groups of topics by prefix.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 
+use super::evicted::Evicted;
 use super::interest::Scope;
-use super::lock;
-use super::losses::Losses;
-use super::topic::{Listeners, Topic};
+use super::listeners::Listeners;
+use super::topic::{Group, Topic};
 use crate::pattern::{self, Pattern};
+use crate::sync::lock;
 
-/// The topics whose names begin alike, as long as somebody listens to them as such. It holds no events: those are found
-/// in the order.
-#[derive(Debug)]
-pub struct Group {
-    prefix: Arc<str>,
-    listeners: Listeners,
-}
-
-impl Group {
-    /// How the names begin; the last byte is a dot.
-    pub fn prefix(&self) -> &Arc<str> {
-        &self.prefix
-    }
-
-    pub(super) fn contains(&self, topic: &Topic) -> bool {
-        let name = topic.name();
-        name.len() > self.prefix.len() && name.starts_with(&*self.prefix)
-    }
-}
-
-/// Topic → its listeners and its history; prefix → its listeners.
+/// Finds a topic's history and listeners by the topic's name, and a group's listeners by its prefix.
 #[derive(Debug)]
 pub(super) struct Index {
     topics: DashMap<Arc<str>, Arc<Topic>>,
     groups: DashMap<Arc<str>, Arc<Group>>,
-    /// Listeners by prefix: while there is none, as mostly, no event looks for them.
+    /// How many listen by prefix. While there are none, which is usual, no event looks for groups.
     by_prefix: AtomicUsize,
-    /// Those who listen to everything.
+    /// Listeners to everything.
     everything: Listeners,
-    /// What topics had lost that are not here any more.
-    dropped: Mutex<Losses>,
+    /// The newest evicted events of topics that have left the index.
+    dropped: Mutex<Evicted>,
     shards: usize,
 }
 
@@ -52,7 +33,7 @@ impl Index {
             groups: DashMap::new(),
             by_prefix: AtomicUsize::new(0),
             everything: Listeners::new(shards),
-            dropped: Mutex::new(Losses::new()),
+            dropped: Mutex::new(Evicted::new()),
             shards,
         }
     }
@@ -124,7 +105,7 @@ impl Index {
 
     fn join_group(&self, prefix: &str, shard: usize) -> Arc<Group> {
         let prefix: Arc<str> = prefix.into();
-        let new = || Arc::new(Group { prefix: prefix.clone(), listeners: Listeners::new(self.shards) });
+        let new = || Arc::new(Group::new(prefix.clone(), self.shards));
         let group = self.groups.entry(prefix.clone()).or_insert_with(new);
         // While the map's guard is held, so that no `leave` comes between.
         group.listeners.enter(shard);
@@ -144,7 +125,7 @@ impl Index {
                 for group in groups {
                     group.listeners.exit(shard);
                     self.by_prefix.fetch_sub(1, SeqCst);
-                    self.groups.remove_if(&group.prefix, |_, group| group.listeners.are_none());
+                    self.groups.remove_if(group.prefix(), |_, group| group.listeners.are_none());
                 }
             }
         }

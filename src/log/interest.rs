@@ -1,11 +1,9 @@
-//! What a listener asked for: which topics, and of their events whose and which types.
+//! An interest: the topics that a listener asked for, and a filter of their events by owner and type.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::index::Group;
-use super::topic::Topic;
-use super::{Event, Log};
+use super::topic::{Event, Group, Topic};
 
 /// What a listener asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -107,37 +105,5 @@ impl Filter {
             Viewer::Only(user) => owners.contains(user),
         };
         visible && (self.types.is_empty() || self.types.iter().any(|kind| kind.as_bytes() == event.frame.kind()))
-    }
-}
-
-/// One listener's entry in the index; dropping it takes the entry back.
-#[derive(Debug)]
-pub struct Listening {
-    log: Arc<Log>,
-    interest: Option<Interest>,
-    shard: usize,
-}
-
-impl Listening {
-    pub(super) fn new(log: Arc<Log>, interest: Interest, shard: usize) -> Listening {
-        Listening { log, interest: Some(interest), shard }
-    }
-
-    /// What it listens to.
-    pub fn interest(&self) -> &Interest {
-        self.interest.as_ref().expect("the interest is there until it is handed over or dropped")
-    }
-
-    /// Gives the interest away, and with it the duty to call [`Log::leave`] once.
-    pub fn hand_over(mut self) -> Interest {
-        self.interest.take().expect("the interest is handed over once")
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        if let Some(interest) = self.interest.take() {
-            self.log.leave(&interest, self.shard);
-        }
     }
 }

@@ -19,83 +19,36 @@
 //! The order (`Log::order`), then one topic's history, then a shard of one of the index's maps, then the memory of dropped
 //! topics. Each is taken only while those after it are free; none is held across an `.await`.
 
+mod config;
+mod evicted;
+mod figures;
 mod index;
 mod interest;
-mod losses;
+mod listeners;
+pub mod listening;
 mod order;
+mod rate;
+mod seek;
 mod topic;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::clock::{Steady, Timestamp};
-use crate::event::{Draft, Owners};
-use crate::frame::Frame;
+use crate::event::Draft;
 use crate::id::{Epoch, EventId};
-use crate::pattern::Pattern;
+use crate::sync::lock;
 
-pub use index::Group;
+pub use config::LogConfig;
+pub use figures::{Held, TopicFigures};
 use index::Index;
-pub use interest::{Filter, Interest, Listening, Scope, Viewer};
+pub use interest::{Filter, Interest, Scope, Viewer};
 use order::Order;
-pub use topic::{RATE_WINDOW, Topic};
-
-/// What the log keeps.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// Events kept, all topics together.
-    pub max_events: usize,
-    /// Bytes kept, all topics together: frames and what it takes to hold them.
-    pub max_bytes: usize,
-    /// How long an event is kept.
-    pub max_age: Duration,
-    /// Events kept of one topic.
-    pub topic_events: usize,
-    /// The newest events of all, kept past their topic's bound.
-    pub live_events: usize,
-    /// Topics that stay in the index, and so keep counting, whether they are in use or not.
-    pub watched: Box<[Box<str>]>,
-}
-
-impl Default for LogConfig {
-    fn default() -> LogConfig {
-        LogConfig {
-            max_events: 1_000_000,
-            max_bytes: 64 << 20,
-            max_age: Duration::from_secs(3600),
-            topic_events: 10_000,
-            live_events: 1_024,
-            watched: Box::default(),
-        }
-    }
-}
+pub use rate::RATE_WINDOW;
+pub use topic::{Event, Group, Topic};
 
 /// Events looked at under the lock by one read that has to search: some ten microseconds.
 const LOOK_MAX: usize = 1024;
-
-/// An accepted event.
-#[derive(Debug)]
-pub struct Event {
-    /// Its place in the order, counting from 1.
-    pub seq: u64,
-    /// When it was accepted; never before its predecessor.
-    pub accepted: Steady,
-    /// Where it went.
-    pub topic: Arc<Topic>,
-    /// Whose it is.
-    pub owners: Owners,
-    /// Its bytes.
-    pub frame: Frame,
-}
-
-impl Event {
-    /// The bytes that keeping it takes: the frame, this, and its places in the order and in its topic.
-    fn weight(&self) -> usize {
-        const PLACES: usize = 96;
-        self.frame.footprint() + self.owners.footprint() + size_of::<Event>() + PLACES
-    }
-}
 
 /// What an append did.
 #[derive(Debug)]
@@ -113,53 +66,6 @@ pub struct Read {
     pub cursor: u64,
     /// The newest event of its own that it can no longer have, if that is after the cursor it came with.
     pub lost: Option<u64>,
-}
-
-/// Figures of what is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Events.
-    pub events: usize,
-    /// Bytes.
-    pub bytes: usize,
-    /// Topics, with history or with listeners.
-    pub topics: usize,
-    /// The oldest event's sequence number, 0 where none is kept.
-    pub oldest: u64,
-    /// The newest sequence number given, 0 before the first.
-    pub newest: u64,
-    /// The bytes of all events' frames since the start.
-    pub published_bytes: u64,
-}
-
-/// Figures of a topic. What is counted is counted since the topic is in the index: one that nobody listens to and of
-/// which nothing is kept leaves it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TopicFigures {
-    /// Its name.
-    pub topic: Arc<str>,
-    /// Streams that ask for it by its name.
-    pub listeners: u64,
-    /// How many have come.
-    pub joined: u64,
-    /// How many of them have left.
-    pub left: u64,
-    /// Events accepted.
-    pub events_published: u64,
-    /// The bytes of their frames.
-    pub bytes_published: u64,
-    /// Events a second, over the last [`RATE_WINDOW`].
-    pub rate: f64,
-    /// Events kept of it.
-    pub events: usize,
-    /// The oldest of them, 0 where there is none.
-    pub oldest: u64,
-    /// The newest of them, 0 where there is none.
-    pub newest: u64,
-    /// When the last one was accepted.
-    pub last_published: Option<Timestamp>,
-    /// The newest of its events that is no longer kept, 0 where there is none.
-    pub lost: u64,
 }
 
 /// The log and the topic index over it.
@@ -223,15 +129,6 @@ impl Log {
     pub fn expire(&self, now: Timestamp) {
         let dropped = self.order().trim(now);
         self.index.forget(dropped);
-    }
-
-    /// Registers a listener of `shard` for what the patterns name, and with it the right to be woken for it.
-    ///
-    /// Whoever joins first and reads the head afterwards misses nothing: an event is either at or before that head,
-    /// or its publisher sees the listener.
-    pub fn join(self: &Arc<Self>, patterns: &[Pattern], filter: Option<Filter>, shard: usize) -> Listening {
-        let scope = self.index.join(patterns, shard);
-        Listening::new(self.clone(), Interest { scope, filter: filter.map(Arc::new) }, shard)
     }
 
     /// Takes one listener away again; `Listening` does this when it is dropped.
@@ -337,90 +234,12 @@ impl Log {
         topics.iter().map(|topic| topic.lost()).max().unwrap_or(0)
     }
 
-    /// The oldest event kept of this interest, 0 where there is none.
-    pub fn oldest(&self, interest: &Interest) -> u64 {
-        let oldest = match interest {
-            Interest { scope: Scope::All, filter: None } => self.order().oldest().map(|event| event.seq),
-            Interest { scope: Scope::Some { topics, groups }, filter: None } if groups.is_empty() => {
-                let order = self.order();
-                let detached = order.detached_after(0).find(|event| is_of(event, topics)).map(|event| event.seq);
-                topics.iter().filter_map(|topic| topic.oldest()).chain(detached).min()
-            }
-            _ => {
-                let (mut events, mut cursor, head) = (Vec::new(), 0, self.head());
-                while events.is_empty() && cursor < head {
-                    cursor = self.read(interest, cursor, head, 1, &mut events).cursor;
-                }
-                events.first().map(|event| event.seq)
-            }
-        };
-        oldest.unwrap_or(0)
-    }
-
     /// The newest event of this interest's topics that was kept once and is no longer, 0 where there is none.
     pub fn lost(&self, interest: &Interest) -> u64 {
         match &interest.scope {
             Scope::All => self.order().lost(),
             Scope::Some { topics, groups } => newest_lost(&self.order(), topics, groups),
         }
-    }
-
-    /// The cursor from which a reader sees the newest `n` events of its interest that are kept.
-    pub fn cursor_before_last(&self, interest: &Interest, n: usize) -> u64 {
-        let Some(back) = n.checked_sub(1) else { return self.head() };
-        let nth = match interest {
-            Interest { scope: Scope::All, filter: None } => self.order().nth_newest(back).map(|event| event.seq),
-            Interest { scope: Scope::Some { topics, groups }, filter: None } if groups.is_empty() => {
-                let order = self.order();
-                let detached = order.detached_after(0).filter(|event| is_of(event, topics)).map(|event| event.seq);
-                let mut seqs: Vec<u64> = topics.iter().flat_map(|topic| topic.newest(n)).chain(detached).collect();
-                seqs.sort_unstable_by(|a, b| b.cmp(a));
-                seqs.get(back).copied()
-            }
-            _ => self.nth_newest_wanted(interest, back),
-        };
-        nth.map_or(0, |seq| seq - 1)
-    }
-
-    /// Looks back through all that is kept, in steps between which publishers have their turn.
-    fn nth_newest_wanted(&self, interest: &Interest, mut back: usize) -> Option<u64> {
-        let mut cursor = self.head();
-        while cursor > 0 {
-            let order = self.order();
-            let mut next = 0;
-            for (looked, event) in order.back_from(cursor).enumerate() {
-                if looked == LOOK_MAX {
-                    next = event.seq;
-                    break;
-                }
-                if interest.wants(event) {
-                    match back.checked_sub(1) {
-                        Some(less) => back = less,
-                        None => return Some(event.seq),
-                    }
-                }
-            }
-            cursor = next;
-        }
-        None
-    }
-
-    /// The cursor from which a reader sees what was accepted at `since` or later, and whether events of its interest's
-    /// topics from after that moment are no longer kept.
-    pub fn cursor_since(&self, interest: &Interest, since: Steady) -> (u64, bool) {
-        // 0 stands for "nothing lost" below.
-        let since_ms = since.ms().max(1);
-        let order = self.order();
-        let cursor = order.since(since_ms).map_or(order.newest(), |event| event.seq - 1);
-        let lost = match &interest.scope {
-            Scope::All => order.lost_ms() >= since_ms,
-            Scope::Some { topics, groups } => {
-                let topics = topics.iter().map(|topic| [topic.lost(), topic.lost_ms()]);
-                let mut lost = topics.chain(groups.iter().map(|group| order.lost_of(group.prefix())));
-                lost.any(|[lost, lost_ms]| lost_ms >= since_ms || lost > cursor)
-            }
-        };
-        (cursor, lost)
     }
 
     /// The topics with the most going on, at most so many, the busiest first: by events a second, then by listeners,
@@ -476,7 +295,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         // Events hold their topics and topics their events: emptying the histories unties the knot.
-        self.order.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.order().clear();
     }
 }
 
@@ -491,14 +310,12 @@ fn is_of(event: &Event, topics: &[Arc<Topic>]) -> bool {
     topics.iter().any(|topic| Arc::ptr_eq(topic, &event.topic))
 }
 
-/// Locks; a panic elsewhere while it was held is a bug that was reported there, and no reason to stop the broker.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::pattern::Pattern;
 
     const MINUTE_MS: u64 = 60_000;
     const THREE_HOURS_MS: i64 = 180 * MINUTE_MS as i64;

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
-use super::losses::Losses;
-use super::topic::{History, Topic};
-use super::{Event, LogConfig, lock};
+use super::config::LogConfig;
+use super::evicted::Evicted;
+use super::topic::{Event, History, Topic};
 use crate::clock::{Steady, Timestamp};
 use crate::event::Owners;
 use crate::frame::{Framing, Unsealed};
 use crate::id::Epoch;
 use crate::pattern;
+use crate::sync::lock;
 
 /// What a topic with history weighs beside its events: itself, its name twice, its places in the maps.
 const TOPIC_WEIGHT: usize = 512;
@@ -41,7 +42,7 @@ pub(super) struct Order {
     lost: u64,
     lost_ms: u64,
     /// The same by how the topics' names begin.
-    lost_by_prefix: Losses,
+    lost_by_prefix: Evicted,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Order {
             published_bytes: 0,
             lost: 0,
             lost_ms: 0,
-            lost_by_prefix: Losses::new(),
+            lost_by_prefix: Evicted::new(),
         }
     }
 

@@ -1,52 +1,39 @@
-//! A topic: who listens to it, and what is kept of it.
+//! Events, the topics that they go to, and the groups of topics that streams ask for by a prefix.
+//!
+//! An event holds its topic, and a topic's history holds its events, so both stand in this file.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use super::{Event, TopicFigures, lock};
+use super::figures::TopicFigures;
+use super::listeners::Listeners;
+use super::rate::Pace;
 use crate::clock::{Steady, Timestamp};
-use crate::frame::Framing;
+use crate::event::Owners;
+use crate::frame::{Frame, Framing};
+use crate::sync::lock;
 
-/// How many listen, shard by shard.
+/// An accepted event.
 #[derive(Debug)]
-pub(super) struct Listeners {
-    by_shard: Box<[AtomicU32]>,
-    joined: AtomicU64,
+pub struct Event {
+    /// Its place in the order, counting from 1.
+    pub seq: u64,
+    /// When it was accepted; never before its predecessor.
+    pub accepted: Steady,
+    /// The topic that it went to.
+    pub topic: Arc<Topic>,
+    /// The users that it belongs to.
+    pub owners: Owners,
+    /// Its bytes on the wire.
+    pub frame: Frame,
 }
 
-impl Listeners {
-    pub(super) fn new(shards: usize) -> Listeners {
-        Listeners { by_shard: (0..shards).map(|_| AtomicU32::new(0)).collect(), joined: AtomicU64::new(0) }
-    }
-
-    pub(super) fn enter(&self, shard: usize) {
-        self.by_shard[shard].fetch_add(1, SeqCst);
-        self.joined.fetch_add(1, SeqCst);
-    }
-
-    pub(super) fn exit(&self, shard: usize) {
-        self.by_shard[shard].fetch_sub(1, SeqCst);
-    }
-
-    pub(super) fn are_in(&self, shard: usize) -> bool {
-        self.by_shard[shard].load(SeqCst) > 0
-    }
-
-    pub(super) fn are_none(&self) -> bool {
-        self.by_shard.iter().all(|n| n.load(SeqCst) == 0)
-    }
-
-    /// The shards with listeners, a bit each; from 63 on they share a bit.
-    pub(super) fn shards(&self) -> u64 {
-        let bits = self.by_shard.iter().enumerate().filter(|(_, n)| n.load(SeqCst) > 0);
-        bits.fold(0, |set, (shard, _)| set | 1 << shard.min(63))
-    }
-
-    /// How many there are, and how many there have been.
-    pub(super) fn now_and_ever(&self) -> (u64, u64) {
-        (self.by_shard.iter().map(|n| u64::from(n.load(SeqCst))).sum(), self.joined.load(SeqCst))
+impl Event {
+    /// The memory that a kept event takes, in bytes: the frame, this struct, and its places in the order and its topic.
+    pub(super) fn weight(&self) -> usize {
+        const PLACES: usize = 96;
+        self.frame.footprint() + self.owners.footprint() + size_of::<Event>() + PLACES
     }
 }
 
@@ -161,41 +148,27 @@ impl Topic {
     }
 }
 
-/// The time over which a topic's rate is taken.
-pub const RATE_WINDOW: Duration = Duration::from_secs(10);
-
-/// Counts by windows of time, so that a rate of the last window's length can be told from two numbers.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    /// Which window it is, on the steady clock.
-    window: u64,
-    count: u64,
-    /// The count of the window before.
-    before: u64,
+/// The topics whose names begin with one prefix, for as long as a listener asks for that prefix. A group holds no
+/// events; readers find them in the order.
+#[derive(Debug)]
+pub struct Group {
+    prefix: Arc<str>,
+    pub(super) listeners: Listeners,
 }
 
-impl Pace {
-    fn count(&mut self, now: Steady) {
-        *self = self.at(now);
-        self.count += 1;
+impl Group {
+    pub(super) fn new(prefix: Arc<str>, shards: usize) -> Group {
+        Group { prefix, listeners: Listeners::new(shards) }
     }
 
-    /// Events a second: those of this window, and of the one before as much as lies within a window's length.
-    fn rate(&self, now: Steady) -> f64 {
-        let Pace { window, count, before } = self.at(now);
-        let length = RATE_WINDOW.as_secs_f64();
-        let into = (now.ns() as f64 / 1e9 - window as f64 * length).clamp(0.0, length);
-        (before as f64 * (1.0 - into / length) + count as f64) / length
+    /// How the names begin; the last byte is a dot.
+    pub fn prefix(&self) -> &Arc<str> {
+        &self.prefix
     }
 
-    fn at(self, now: Steady) -> Pace {
-        let window = now.ms() / (1000 * RATE_WINDOW.as_secs());
-        match window.saturating_sub(self.window) {
-            // A reading from before another one's stays in its window.
-            0 => self,
-            1 => Pace { window, count: 0, before: self.count },
-            _ => Pace { window, count: 0, before: 0 },
-        }
+    pub(super) fn contains(&self, topic: &Topic) -> bool {
+        let name = topic.name();
+        name.len() > self.prefix.len() && name.starts_with(&*self.prefix)
     }
 }
 
@@ -253,29 +226,5 @@ impl History {
 
     pub(super) fn clear(&mut self) {
         *self = History::default();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_is_that_of_the_last_ten_seconds() {
-        let at = |s: f64| Steady::from_ms(1_800_000_000_000 + (s * 1000.0) as u64);
-        let mut pace = Pace::default();
-        assert_eq!(pace.rate(at(0.0)), 0.0);
-        // Ten a second, for thirty seconds.
-        for tenth in 0..300 {
-            pace.count(at(f64::from(tenth) / 10.0));
-        }
-        for s in [30.0, 33.0, 37.5, 39.9] {
-            let gone = (s - 30.0) / 10.0;
-            let rate = pace.rate(at(s));
-            assert!((rate - 10.0 * (1.0 - gone)).abs() < 0.2, "{s}: {rate}");
-        }
-        assert_eq!(pace.rate(at(50.0)), 0.0);
-        // An older reading neither panics nor makes anything negative.
-        assert!(pace.rate(at(0.0)) >= 0.0);
     }
 }

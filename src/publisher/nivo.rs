@@ -5,7 +5,53 @@
 
 use serde::Serialize;
 
-use super::{ForUsers, Rejected};
+use super::handle::{ForUsers, Publisher};
+use super::rejected::Rejected;
+
+impl Publisher {
+    /// Events of the topic `transactions`. They name no user in their data: without [`for_users`](Publisher::for_users)
+    /// they are public.
+    pub fn transactions(&self) -> Transactions<'_> {
+        Transactions(self.for_all())
+    }
+
+    /// Events of the topic `wallets`.
+    pub fn wallets(&self) -> Wallets<'_> {
+        Wallets(self.for_all())
+    }
+
+    /// Events of the topic `users`.
+    pub fn users(&self) -> Users<'_> {
+        Users(self.for_all())
+    }
+
+    /// Events of the topic `risk`.
+    pub fn risk(&self) -> Risk<'_> {
+        Risk(self.for_all())
+    }
+}
+
+impl<'a> ForUsers<'a> {
+    /// As [`Publisher::transactions`].
+    pub fn transactions(self) -> Transactions<'a> {
+        Transactions(self)
+    }
+
+    /// As [`Publisher::wallets`].
+    pub fn wallets(self) -> Wallets<'a> {
+        Wallets(self)
+    }
+
+    /// As [`Publisher::users`].
+    pub fn users(self) -> Users<'a> {
+        Users(self)
+    }
+
+    /// As [`Publisher::risk`].
+    pub fn risk(self) -> Risk<'a> {
+        Risk(self)
+    }
+}
 
 /// A movement of money, as the topic `transactions` tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -5,14 +5,15 @@
 //! It is held to move an event or to count one: never while something is encoded, sent or freed.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::Rejected;
 use super::encode::Event;
+use super::rejected::Rejected;
+use crate::sync::lock;
 
 /// What became of all that was published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -148,7 +149,7 @@ impl Queue {
 
     /// Nothing that is done while it is held can panic.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     // ---- the callers' side

@@ -1,12 +1,13 @@
 //! Tells of events that were dropped: at once, and then seldom, however many they are.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::queue::{Dropped, Figures, Queue};
+use crate::sync::lock;
 
 /// How long after one report the next one is made at the earliest.
 const EVERY: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ impl Reporter {
     /// Reports what was dropped since it did so before, if anything was.
     pub(super) fn report(&self) {
         let (figures, why) = self.queue.drops();
-        let told = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), figures.dropped);
+        let told = std::mem::replace(&mut *lock(&self.told), figures.dropped);
         let dropped = figures.dropped.since(&told);
         if dropped.total() == 0 {
             return;

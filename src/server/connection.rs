@@ -12,7 +12,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use super::resident::{self, PREFACE, Protocol};
 use super::service::{Outcome, Peer, Service};
 use crate::http::reply::Reply;
 use crate::http::subscribe::Opening;
+use crate::sync::lock;
 
 /// How long, and for how many bytes, a connection that is over reads away what its client still sends.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -186,7 +187,7 @@ impl Seen {
         if !self.has_opening.load(Relaxed) || !self.flushed.load(Relaxed) {
             return None;
         }
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.opening).take()
     }
 
     fn phase(&self) -> Phase {
@@ -247,7 +248,7 @@ impl Future for Answer {
                     }
                 },
                 Some(Outcome::Stream(opening)) => {
-                    *self.seen.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
+                    *lock(&self.seen.opening) = Some(opening);
                     self.seen.has_opening.store(true, Relaxed);
                 }
                 None => return Poll::Pending,

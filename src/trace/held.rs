@@ -15,12 +15,14 @@
 //! Nothing here is asked for levels and targets that the filter has switched off.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
+
+use crate::sync::lock;
 
 /// How often a place may write a line.
 const EVERY: Duration = Duration::from_secs(60);
@@ -88,7 +90,7 @@ impl Limit {
         if is_own(metadata.target()) {
             return Some(0);
         }
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.places);
         let places = places.get_or_insert_default();
         let Some(place) = places.get_mut(&metadata.callsite()) else {
             places.insert(metadata.callsite(), Place { metadata, written: now, held: 0 });
@@ -105,7 +107,7 @@ impl Limit {
 
     /// Lines that have been held back and not been told of, for a minute or in all.
     fn take(&self, now: Instant, all: bool) -> Vec<(&'static Metadata<'static>, u64)> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.places);
         let due = places
             .iter_mut()
             .flat_map(HashMap::values_mut)

@@ -2,6 +2,7 @@
 //! passwords: keys are made at random, and what has 128 random bits is not guessed however fast one guesses.
 
 mod digest;
+mod key;
 mod read;
 
 use std::path::PathBuf;
@@ -10,44 +11,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::{Denied, Identity};
+use super::identity::Denied;
 use crate::event::Invalid;
-use crate::limit::{Meter, Rate};
-use crate::pattern::Pattern;
+use crate::limit::Rate;
 
 use digest::Digest;
+pub use key::{KEYS_MAX, Key};
 use read::{KeyFile, Stamp};
 pub use read::{KeySources, KeysConfig};
-
-/// Keys at most: a presented one is compared with all of them.
-pub const KEYS_MAX: usize = 1000;
-
-/// A key, without the key itself.
-#[derive(Debug, Clone)]
-pub struct Key {
-    /// Its name, and the topics that it is good for.
-    pub identity: Identity,
-    /// Whether it may administer the broker. Such a key may also publish and listen to everything.
-    pub admin: bool,
-    /// The publish requests that may be made with it.
-    pub meter: Meter,
-    digest: Digest,
-}
-
-impl Key {
-    fn new(name: &str, digest: Digest, publish: Box<[Pattern]>, admin: bool, meter: Meter) -> Key {
-        let everything = || Box::from([Pattern::All]);
-        let identity = Identity {
-            user: None,
-            name: name.into(),
-            expires: None,
-            sees_everyone: admin,
-            may_listen: if admin { everything() } else { Box::default() },
-            may_publish: if admin { everything() } else { publish },
-        };
-        Key { identity, admin, meter, digest }
-    }
-}
 
 /// The keys there are.
 #[derive(Debug)]
@@ -149,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::pattern::Pattern;
 
     /// Keys from the environment only.
     fn keys(list: &str, admin: Option<&str>) -> Keys {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::digest::Digest;
-use super::{KEYS_MAX, Key};
+use super::key::{KEYS_MAX, Key};
 use crate::event::Invalid;
 use crate::limit::{Bucket, Meter, Rate};
 use crate::pattern::Pattern;

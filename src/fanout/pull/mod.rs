@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 
 use super::stream::{CloseReason, NO_LIMIT};
-use super::{Command, Link, sync};
+use super::{Command, Link};
 use crate::clock::{Steady, Timestamp};
 use crate::frame::{self, Framing, GapReason, HeartbeatStyle};
 use crate::log::{Event, Interest, Log, Read};

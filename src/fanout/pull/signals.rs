@@ -10,8 +10,8 @@
 use std::task::Waker;
 
 // From above and not from where they are: `tests/loom.rs` has others.
-use super::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, PoisonError};
 use super::{CloseReason, HeartbeatStyle};
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed, lock};
 
 /// What a puller and its shard share.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Pull {
     }
 
     fn signals(&self) -> MutexGuard<'_, Signals> {
-        self.signals.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.signals)
     }
 }
 

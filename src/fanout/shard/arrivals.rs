@@ -1,7 +1,6 @@
 //! What others ask of a shard: to take streams in, to say who listens, to end somebody's streams.
 
 use std::mem;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -16,11 +15,12 @@ use super::super::{Arrival, Command, Kick, Listed, Seat, Survey};
 use super::{SLICE, Shard};
 use crate::frame::Framing;
 use crate::log::Interest;
+use crate::sync::lock;
 
 impl Shard {
     pub(super) fn take_inbox(&mut self) {
         if !self.link.inbox_is_empty() {
-            self.inbox.extend(mem::take(&mut *self.link.inbox.lock().unwrap_or_else(PoisonError::into_inner)));
+            self.inbox.extend(mem::take(&mut *lock(&self.link.inbox)));
         }
         // A crowd of newcomers does not keep those who are here waiting.
         for _ in 0..SLICE {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::auth::token::KeySetFigures;
@@ -16,6 +16,7 @@ use crate::http::idempotency::{self, Answers};
 use crate::limit::{LimitTotals, Limits};
 use crate::log::{Held, TopicFigures};
 use crate::process::Usage;
+use crate::sync::lock;
 use crate::trace::held;
 
 /// The time over which rates and latencies are taken.
@@ -155,7 +156,7 @@ pub struct Recent {
 
 impl Recent {
     fn note(&self, sample: Sample) {
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = lock(&self.samples);
         samples.push_back(sample);
         while samples.get(1).is_some_and(|second| sample.at.saturating_duration_since(second.at) >= WINDOW) {
             samples.pop_front();
@@ -164,7 +165,7 @@ impl Recent {
 
     /// What happened since the sample that is a window old, or the oldest there is.
     fn lately(&self, sample: &Sample) -> Lately {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = lock(&self.samples);
         let earlier = samples.iter().rev().find(|earlier| sample.at.saturating_duration_since(earlier.at) >= WINDOW);
         sample.since(earlier.or(samples.front()).unwrap_or(sample))
     }

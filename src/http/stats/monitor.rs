@@ -14,6 +14,7 @@ use crate::clock::{Steady, Timestamp};
 use crate::event::Draft;
 use crate::fanout::{DrainPlan, FanoutConfig};
 use crate::log::LogConfig;
+use crate::sync::lock;
 
 /// Where its events go, and what they are.
 const TOPIC: &str = "stats";
@@ -89,7 +90,7 @@ impl Monitor {
     }
 
     fn is_watched(&self, broker: &Broker, now: Steady) -> bool {
-        let mut watched = self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut watched = lock(&self.watched);
         if broker.connected() > 0 {
             *watched = Some(now);
         }

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Timestamp;
 use crate::http::counts::TlsFigures;
+use crate::sync::lock;
 pub use certificate::Files;
 use certificate::{Certificate, Digest};
 pub use handshake::HandshakeError;
@@ -198,7 +199,7 @@ impl Tls {
     /// As [`Tls::reload`], but what was refused at the last look is looked at no more, unless that is asked for.
     fn look(&self, now: Timestamp, asked: bool) -> Result<bool, String> {
         let Source::Files(files) = &self.source else { return Ok(false) };
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watch = lock(&self.watch);
         let contents = files.read();
         let seen = contents.as_ref().map(|contents| contents.digest).map_err(String::clone);
         let same = watch.seen.as_ref() == Some(&seen);

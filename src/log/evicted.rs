@@ -1,31 +1,32 @@
-//! What was lost under names that nobody keeps an account of any more, in bounded memory.
+//! A count-min sketch that keeps maxima (Cormode and Muthukrishnan, 2005) of the newest evicted event by topic name, for
+//! topics that are no longer in the index. Its memory is bounded.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// For each name the newest lost sequence number, and when that event had been accepted.
+/// For each name the sequence number of its newest evicted event, and when that event had been accepted.
 ///
-/// Two rows of buckets, each name in one bucket a row, each bucket the maximum of its names; the smaller of the two is
-/// the answer. It is never too small, so no gap is silent, and too large only where both buckets are shared with names
-/// noted later: after 1,000 names for about one name in 4,000.
+/// The sketch has two rows of buckets. A name has one bucket in each row, and a bucket holds the maximum of its names;
+/// the answer is the smaller of a name's two buckets. It is never too small, so no gap is silent. It is too large only
+/// if later names share both buckets: after 1,000 names, that is so for about one name in 4,000.
 #[derive(Debug)]
-pub(super) struct Losses {
+pub(super) struct Evicted {
     hashers: [RandomState; 2],
     rows: [Vec<[u64; 2]>; 2],
 }
 
-impl Losses {
+impl Evicted {
     /// 1 MiB a row, of which only touched pages take memory.
     const BUCKETS: usize = 1 << 16;
 
-    pub(super) fn new() -> Losses {
-        Losses {
+    pub(super) fn new() -> Evicted {
+        Evicted {
             hashers: [RandomState::new(), RandomState::new()],
-            rows: [vec![[0; 2]; Losses::BUCKETS], vec![[0; 2]; Losses::BUCKETS]],
+            rows: [vec![[0; 2]; Evicted::BUCKETS], vec![[0; 2]; Evicted::BUCKETS]],
         }
     }
 
     fn bucket(&self, row: usize, name: &str) -> usize {
-        self.hashers[row].hash_one(name) as usize % Losses::BUCKETS
+        self.hashers[row].hash_one(name) as usize % Evicted::BUCKETS
     }
 
     pub(super) fn note(&mut self, name: &str, lost: [u64; 2]) {
@@ -49,13 +50,13 @@ mod tests {
 
     #[test]
     fn they_are_never_underestimated() {
-        let mut losses = Losses::new();
+        let mut evicted = Evicted::new();
         let names: Vec<String> = (0..1000).map(|n| format!("topic-{n}")).collect();
         for (n, name) in names.iter().enumerate() {
-            losses.note(name, [n as u64 + 1; 2]);
+            evicted.note(name, [n as u64 + 1; 2]);
         }
-        assert!(names.iter().enumerate().all(|(n, name)| losses.lost(name)[0] > n as u64));
-        let false_alarms = (0..10_000).filter(|n| losses.lost(&format!("other-{n}"))[0] > 0).count();
+        assert!(names.iter().enumerate().all(|(n, name)| evicted.lost(name)[0] > n as u64));
+        let false_alarms = (0..10_000).filter(|n| evicted.lost(&format!("other-{n}"))[0] > 0).count();
         assert!(false_alarms < 30, "{false_alarms} of 10,000 names that lost nothing look as if they had");
     }
 }
