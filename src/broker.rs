@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Steady, Timestamp};
 use crate::event::Draft;
-use crate::fanout::{
-    Arrival, DrainPlan, Fanout, FanoutConfig, Kept, Kick, Listed, Puller, Seat, Session, Survey, Totals,
-};
+use crate::fanout::{Arrival, DrainPlan, Fanout, FanoutConfig, Kick, Listed, Puller, Seat, Session, Survey, Totals};
 use crate::frame::{self, Framing, GapReason};
 use crate::id::{Epoch, EventId};
+use crate::limit::StreamShares;
 use crate::log::listening::Listening;
 use crate::log::{Filter, Held, Log, LogConfig, TopicFigures};
 use crate::pattern::Pattern;
@@ -38,8 +37,8 @@ pub struct Subscription<'a> {
     pub framing: Framing,
     /// Who listens, where that is to be kept.
     pub session: Option<Box<Session>>,
-    /// What is to be given back when it ends.
-    pub kept: Option<Kept>,
+    /// Its part of what its address and its user may hold, given back when it ends.
+    pub shares: Option<Box<StreamShares>>,
 }
 
 /// Where a stream begins.
@@ -69,7 +68,7 @@ pub struct Admitted {
     told: u64,
     limit: Option<u32>,
     session: Option<Box<Session>>,
-    kept: Option<Kept>,
+    shares: Option<Box<StreamShares>>,
     /// The stream's first frames, on the wire.
     pub first: Vec<u8>,
 }
@@ -82,10 +81,10 @@ impl Admitted {
 
     /// What its shard gets: `head` is sent before its first frames.
     fn arrival(self, head: Vec<u8>) -> (usize, Arrival) {
-        let Admitted { shard, listening, seat, framing, cursor, told, limit, session, kept, first } = self;
+        let Admitted { shard, listening, seat, framing, cursor, told, limit, session, shares, first } = self;
         let mut opening = head;
         opening.extend_from_slice(&first);
-        (shard, Arrival { opening, listening, framing, cursor, told, limit, seat, session, kept })
+        (shard, Arrival { opening, listening, framing, cursor, told, limit, seat, session, shares })
     }
 }
 
@@ -187,8 +186,8 @@ impl Broker {
             first.extend_from_slice(gap.bytes(asked.framing));
             self.first_gaps.count(reason);
         }
-        let Subscription { framing, limit, session, kept, .. } = asked;
-        Ok(Admitted { shard, listening, seat, framing, cursor, told, limit, session, kept, first })
+        let Subscription { framing, limit, session, shares, .. } = asked;
+        Ok(Admitted { shard, listening, seat, framing, cursor, told, limit, session, shares, first })
     }
 
     /// The cursor to start with, the losses that need no telling, and the gap to tell at once.

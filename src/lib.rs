@@ -65,8 +65,8 @@
 //! - **puller**: a stream's body that reads the log when its carrier has room, instead of being written to by its shard.
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
-//! A file uses only what stands below it in this order: cli, app, config, server, http, auth, limit, broker, fanout, log,
-//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock, sync. Nothing from `limit` to
+//! A file uses only what stands below it in this order: cli, app, config, server, http, auth, broker, fanout, log, limit,
+//! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock, sync. Nothing from `broker` to
 //! `id` knows HTTP.
 
 #[cfg(feature = "server")]

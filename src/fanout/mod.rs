@@ -24,6 +24,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::frame::{Framing, HeartbeatStyle};
+use crate::limit::StreamShares;
 use crate::log::listening::Listening;
 use crate::log::{Interest, Log};
 use crate::sync::lock;
@@ -33,7 +34,7 @@ use counters::{Counters, Pulled};
 use latch::Latch;
 use pull::{Beginning, Pull};
 pub use pull::{Cutoff, Puller};
-pub use session::{Kept, Kick, Listed, Session};
+pub use session::{Kick, Listed, Session};
 pub use stream::CloseReason;
 pub use wheel::Wheel;
 
@@ -73,8 +74,8 @@ pub struct Arrival {
     pub seat: Seat,
     /// Who listens.
     pub session: Option<Box<Session>>,
-    /// What is to be given back when it ends.
-    pub kept: Option<Kept>,
+    /// Its part of what its address and its user may hold, given back when it ends.
+    pub shares: Option<Box<StreamShares>>,
 }
 
 /// The right to be one of the broker's streams; dropping it gives it back.
@@ -114,7 +115,7 @@ enum Command {
     /// A stream whose socket the shard is to write to; so much of its opening is sent.
     Open(Arrival, TcpStream, usize),
     /// A stream that pulls, and where it begins.
-    Attach(Arc<Pull>, Interest, u64, Seat, Option<Box<Session>>, Option<Kept>),
+    Attach(Arc<Pull>, Interest, u64, Seat, Option<Box<Session>>, Option<Box<StreamShares>>),
     /// One of those has ended.
     Gone(Arc<Pull>, CloseReason),
     /// Tell of up to so many streams with a session, from this number on.
@@ -274,12 +275,12 @@ impl Fanout {
 
     /// Gives a stream to `shard` that somebody else writes: who gets the [`Puller`].
     pub fn attach(&self, shard: usize, arrival: Arrival, log: &Arc<Log>) -> Puller {
-        let Arrival { opening, listening, framing: _, cursor, told, limit, seat, session, kept } = arrival;
+        let Arrival { opening, listening, framing: _, cursor, told, limit, seat, session, shares } = arrival;
         let link = &self.links[shard];
         let interest = listening.hand_over();
         let beginning = Beginning { interest: interest.clone(), first: opening.into(), cursor, told, limit };
         let (puller, pull) = Puller::new(log.clone(), link.clone(), beginning);
-        link.post(Command::Attach(pull, interest, cursor, seat, session, kept));
+        link.post(Command::Attach(pull, interest, cursor, seat, session, shares));
         link.wake();
         puller
     }

@@ -1,6 +1,5 @@
 //! Who listens: kept for a stream only where a token was shown, or an operator may ask.
 
-use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,9 +23,6 @@ pub struct Session {
     /// When it is to end.
     pub expires: Option<Timestamp>,
 }
-
-/// What is to be given back when a stream ends, whatever that is.
-pub type Kept = Box<dyn Any + Send + Sync>;
 
 /// A stream in a list.
 #[derive(Debug, Clone)]

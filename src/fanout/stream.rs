@@ -8,8 +8,9 @@ use mio::net::TcpStream;
 
 use super::Seat;
 use super::pull::Pull;
-use super::session::{Kept, Session};
+use super::session::Session;
 use crate::clock::Timestamp;
+use crate::limit::StreamShares;
 
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,15 +113,19 @@ pub(super) struct More {
     pub(super) pull: Option<Arc<Pull>>,
     /// Who listens, where there is something to know about that.
     pub(super) session: Option<Box<Session>>,
-    /// What is to be given back with it.
-    pub(super) _kept: Option<Kept>,
+    /// Its part of what its address and its user may hold; given back with it.
+    pub(super) _shares: Option<Box<StreamShares>>,
 }
 
 impl More {
     /// Boxed, if there is anything of it.
-    pub(super) fn of(pull: Option<Arc<Pull>>, session: Option<Box<Session>>, kept: Option<Kept>) -> Option<Box<More>> {
-        let is_any = pull.is_some() || session.is_some() || kept.is_some();
-        is_any.then(|| Box::new(More { pull, session, _kept: kept }))
+    pub(super) fn of(
+        pull: Option<Arc<Pull>>,
+        session: Option<Box<Session>>,
+        shares: Option<Box<StreamShares>>,
+    ) -> Option<Box<More>> {
+        let is_any = pull.is_some() || session.is_some() || shares.is_some();
+        is_any.then(|| Box::new(More { pull, session, _shares: shares }))
     }
 }
 

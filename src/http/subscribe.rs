@@ -18,7 +18,7 @@ use crate::auth::Listener;
 use crate::broker::{Admitted, Broker, Start, Subscription};
 use crate::clock::{Steady, Timestamp};
 use crate::event::{self, ALL, Ignored};
-use crate::fanout::{Kept, Session};
+use crate::fanout::Session;
 use crate::frame::Framing;
 use crate::limit::Limits;
 use crate::log::{Filter, Viewer};
@@ -274,7 +274,7 @@ pub fn subscribe(
         client_id: &client_id,
         framing: asker.framing,
         session,
-        kept: (!shares.is_empty()).then(|| Box::new(shares) as Kept),
+        shares: (!shares.is_empty()).then(|| Box::new(shares)),
     };
     Ok(Opening::new(broker.subscribe(subscription, now)?, &asked.ignored))
 }

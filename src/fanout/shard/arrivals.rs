@@ -26,8 +26,8 @@ impl Shard {
         for _ in 0..SLICE {
             match self.inbox.pop_front() {
                 Some(Command::Open(arrival, socket, sent)) => self.open(arrival, socket, sent),
-                Some(Command::Attach(pull, interest, cursor, seat, session, kept)) => {
-                    let more = More::of(Some(pull.clone()), session, kept);
+                Some(Command::Attach(pull, interest, cursor, seat, session, shares)) => {
+                    let more = More::of(Some(pull.clone()), session, shares);
                     self.attach(&pull, interest, cursor, seat, more);
                 }
                 Some(Command::Gone(pull, reason)) => {
@@ -46,7 +46,7 @@ impl Shard {
     }
 
     fn open(&mut self, arrival: Arrival, socket: std::net::TcpStream, sent: usize) {
-        let Arrival { opening, listening, framing, cursor, told, limit, seat, session, kept } = arrival;
+        let Arrival { opening, listening, framing, cursor, told, limit, seat, session, shares } = arrival;
         let entry = self.streams.vacant_entry();
         let key = entry.key() as u32;
         let mut socket = TcpStream::from_std(socket);
@@ -69,7 +69,7 @@ impl Shard {
             ignored: 0,
             watches_writable: false,
             _seat: seat,
-            more: More::of(None, session, kept),
+            more: More::of(None, session, shares),
         });
         bump(&self.link.counters.opened, 1);
         if cursor > self.cursor {
