@@ -24,8 +24,8 @@ use crate::http::counts::Counts;
 use crate::http::idempotency::Answers;
 use crate::http::stats::{Monitor, Recent};
 use crate::limit::Limits;
-use crate::server::tls::Tls;
 use crate::server::{self, Passed, Room, Service};
+use crate::tls::Tls;
 use crate::trace;
 
 /// A broker that listens and does not serve yet.

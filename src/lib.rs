@@ -65,7 +65,7 @@
 //! - **puller**: a stream's body that reads the log when its carrier has room, instead of being written to by its shard.
 //! - **session**: what is known of who listens. **seat**: a stream's share of the bound on how many there may be.
 //!
-//! A file uses only what stands below it in this order: cli, app, config, server, http, auth, broker, fanout, log, limit,
+//! A file uses only what stands below it in this order: cli, app, config, server, http, auth, broker, fanout, log, limit, tls,
 //! pattern, event, frame, id, process, histogram, trace, publisher, client, sse, name, clock, sync. Nothing from `broker` to
 //! `id` knows HTTP.
 
@@ -112,5 +112,7 @@ pub mod server;
 pub mod sse;
 #[cfg(any(feature = "publisher", feature = "server"))]
 mod sync;
+#[cfg(feature = "server")]
+pub mod tls;
 #[cfg(feature = "server")]
 pub mod trace;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The modules from the top to the bottom, as `src/lib.rs` says too.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "cli",
     "app",
     "config",
@@ -16,6 +16,7 @@ const ORDER: [&str; 23] = [
     "fanout",
     "log",
     "limit",
+    "tls",
     "pattern",
     "event",
     "frame",

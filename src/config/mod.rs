@@ -25,8 +25,8 @@ use crate::http::publish::PublishConfig;
 use crate::http::subscribe::SubscribeConfig;
 use crate::limit::{LimitConfig, Rate};
 use crate::log::LogConfig;
-use crate::server::tls::TlsConfig;
 use crate::server::{ServerConfig, SocketConfig, dual_stack};
+use crate::tls::TlsConfig;
 
 use settings::{Nivo, Settings};
 use values::{Address, List, RATE_MAX, TopicName, at_most, bytes, count, rate, span, span_or_none};

@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use serde::Serialize;
 
 use crate::histogram::Histogram;
 use crate::sync::lock;
@@ -54,29 +53,4 @@ impl Problems {
     pub fn all(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.0).clone()
     }
-}
-
-/// What TLS has counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct TlsFigures {
-    /// Handshakes completed.
-    pub handshakes: u64,
-    /// Those of them that resumed an earlier session.
-    pub resumed: u64,
-    /// Handshakes given up because they took too long.
-    pub too_slow: u64,
-    /// Connections that did not speak TLS.
-    pub not_tls: u64,
-    /// Handshakes that the client broke off with an alert.
-    pub rejected: u64,
-    /// Handshakes that broke the protocol, or found nothing in common.
-    pub protocol: u64,
-    /// Connections that ended before their handshake did.
-    pub closed: u64,
-    /// Times that a new certificate came into force.
-    pub reloads: u64,
-    /// Times that a new certificate could not be used.
-    pub failed_reloads: u64,
-    /// When the certificate in force expires, in seconds since 1970.
-    pub expires_unix_s: u64,
 }

@@ -6,7 +6,6 @@ mod own_answer;
 mod resident;
 mod service;
 mod socket;
-pub mod tls;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,13 +23,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::tls::Tls;
 pub use activation::Passed;
 use connection::Socket;
 use resident::Protocol;
 use service::Peer;
 pub use service::Service;
 pub use socket::{SocketConfig, adopt, bind, dual_stack};
-use tls::Tls;
 
 use crate::clock::Timestamp;
 use crate::http::counts::Counts;

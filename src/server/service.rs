@@ -14,7 +14,6 @@ use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::watch;
 use tracing::{Instrument as _, Span};
 
-use super::tls::Tls;
 use crate::auth::token::Verifier;
 use crate::auth::{Denied, Listener};
 use crate::broker::{Broker, Refused};
@@ -32,6 +31,7 @@ use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Crowd, Problem, Reply, accepts_events, tell_allowance};
 use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
+use crate::tls::Tls;
 use crate::trace;
 
 const PAGE: &str = "/";

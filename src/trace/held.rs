@@ -28,7 +28,7 @@ use crate::sync::lock;
 const EVERY: Duration = Duration::from_secs(60);
 
 /// The parts of this crate that no stranger makes write anything.
-const OWN: [&str; 4] = ["fanfare::app", "fanfare::auth", "fanfare::cli", "fanfare::server::tls"];
+const OWN: [&str; 4] = ["fanfare::app", "fanfare::auth", "fanfare::cli", "fanfare::tls"];
 
 /// The target of lines that tell of held back lines. They keep to the limit by themselves.
 const TELLER: &str = "fanfare::log";
@@ -190,7 +190,7 @@ mod tests {
             site!("h2::proto", Level::DEBUG),
             site!("fanfare::server", Level::TRACE),
             site!("fanfare::app", Level::WARN),
-            site!("fanfare::server::tls", Level::INFO),
+            site!("fanfare::tls", Level::INFO),
             site!("fanfare::auth::keys", Level::ERROR),
             site!(TELLER, Level::WARN),
         ];

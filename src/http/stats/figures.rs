@@ -11,12 +11,13 @@ use crate::broker::Broker;
 use crate::clock::Timestamp;
 use crate::fanout::{Survey, Totals};
 use crate::histogram::Observed;
-use crate::http::counts::{Counts, TlsFigures};
+use crate::http::counts::Counts;
 use crate::http::idempotency::{self, Answers};
 use crate::limit::{LimitTotals, Limits};
 use crate::log::{Held, TopicFigures};
 use crate::process::Usage;
 use crate::sync::lock;
+use crate::tls::TlsFigures;
 use crate::trace::held;
 
 /// The time over which rates and latencies are taken.

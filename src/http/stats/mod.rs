@@ -10,7 +10,6 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::counts::TlsFigures;
 use super::idempotency;
 use super::query;
 use super::reply::{Problem, Reply, json_reply};
@@ -22,6 +21,7 @@ use crate::fanout::{Survey, Totals};
 use crate::histogram::Observed;
 use crate::limit::LimitTotals;
 use crate::log::TopicFigures;
+use crate::tls::TlsFigures;
 
 pub use figures::{Figures, Lately, Recent, Sources};
 pub use monitor::Monitor;

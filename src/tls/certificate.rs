@@ -196,10 +196,10 @@ pub(super) mod tests {
     use super::*;
 
     /// A directory of its own for two files, removed at its end.
-    pub(in crate::server::tls) struct Dir(pub(in crate::server::tls) Files);
+    pub(in crate::tls) struct Dir(pub(in crate::tls) Files);
 
     impl Dir {
-        pub(in crate::server::tls) fn new() -> Dir {
+        pub(in crate::tls) fn new() -> Dir {
             static DIRS: AtomicUsize = AtomicUsize::new(0);
             let name = format!("fanfare-tls-{}-{}", std::process::id(), DIRS.fetch_add(1, Ordering::Relaxed));
             let dir = std::env::temp_dir().join(name);
@@ -207,16 +207,16 @@ pub(super) mod tests {
             Dir(Files { cert: dir.join("cert.pem"), key: dir.join("key.pem") })
         }
 
-        pub(in crate::server::tls) fn write(&self, issued: &Issued) {
+        pub(in crate::tls) fn write(&self, issued: &Issued) {
             self.write_cert(&issued.cert_pem);
             self.write_key(&issued.key_pem);
         }
 
-        pub(in crate::server::tls) fn write_cert(&self, text: &str) {
+        pub(in crate::tls) fn write_cert(&self, text: &str) {
             replace(&self.0.cert, text);
         }
 
-        pub(in crate::server::tls) fn write_key(&self, text: &str) {
+        pub(in crate::tls) fn write_key(&self, text: &str) {
             replace(&self.0.key, text);
         }
 
@@ -239,14 +239,14 @@ pub(super) mod tests {
     }
 
     /// A certificate for `localhost` that is its own root.
-    pub(in crate::server::tls) struct Issued {
-        pub(in crate::server::tls) cert_pem: String,
-        pub(in crate::server::tls) key_pem: String,
-        pub(in crate::server::tls) der: CertificateDer<'static>,
+    pub(in crate::tls) struct Issued {
+        pub(in crate::tls) cert_pem: String,
+        pub(in crate::tls) key_pem: String,
+        pub(in crate::tls) der: CertificateDer<'static>,
     }
 
     /// Issues a certificate that is valid in the years from the first to the second.
-    pub(in crate::server::tls) fn issue(years: (i32, i32)) -> Issued {
+    pub(in crate::tls) fn issue(years: (i32, i32)) -> Issued {
         let mut params = CertificateParams::new(["localhost".to_owned()]).expect("it is a name");
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
@@ -340,7 +340,7 @@ pub(super) mod tests {
     }
 
     /// What `openssl` writes, or nothing where there is no such tool; in CI it must be there.
-    pub(in crate::server::tls) fn openssl(arguments: &[&str]) -> Option<String> {
+    pub(in crate::tls) fn openssl(arguments: &[&str]) -> Option<String> {
         match Command::new("openssl").args(arguments).stdin(std::process::Stdio::null()).output() {
             Ok(output) => {
                 assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

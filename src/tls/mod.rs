@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
+use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Timestamp;
-use crate::http::counts::TlsFigures;
 use crate::sync::lock;
 pub use certificate::Files;
 use certificate::{Certificate, Digest};
@@ -84,27 +84,50 @@ impl TlsConfig {
     }
 }
 
-/// What TLS counts.
-#[derive(Debug, Default)]
-pub struct TlsCounts {
+/// Declares the counters once, and with them their figures.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counters of all that speaks TLS.
+        #[derive(Debug, Default)]
+        struct Counters {
+            $($name: AtomicU64,)*
+        }
+
+        /// The counters at one moment.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        pub struct TlsFigures {
+            $($(#[$doc])* pub $name: u64,)*
+            /// When the certificate in force expires, in seconds since 1970.
+            pub expires_unix_s: u64,
+        }
+
+        impl Counters {
+            fn figures(&self, expires: Timestamp) -> TlsFigures {
+                TlsFigures { $($name: self.$name.load(Relaxed),)* expires_unix_s: expires.unix_s() }
+            }
+        }
+    };
+}
+
+counters! {
     /// Handshakes completed.
-    pub handshakes: AtomicU64,
+    handshakes,
     /// Those of them that resumed an earlier session.
-    pub resumed: AtomicU64,
+    resumed,
     /// Handshakes given up because they took too long.
-    pub too_slow: AtomicU64,
+    too_slow,
     /// Connections that did not speak TLS.
-    pub not_tls: AtomicU64,
+    not_tls,
     /// Handshakes that the client broke off with an alert, as it does where it does not trust the certificate.
-    pub rejected: AtomicU64,
+    rejected,
     /// Handshakes that broke the protocol, or found no version, cipher suite or application protocol in common.
-    pub protocol: AtomicU64,
+    protocol,
     /// Connections that ended before their handshake did.
-    pub closed: AtomicU64,
+    closed,
     /// Times that a new certificate came into force.
-    pub reloads: AtomicU64,
+    reloads,
     /// Times that the files had changed, or a reload was asked for, and they could not be used.
-    pub failed_reloads: AtomicU64,
+    failed_reloads,
 }
 
 /// The certificate in force and the handshakes made with it.
@@ -113,7 +136,7 @@ pub struct Tls {
     current: ArcSwap<Certificate>,
     /// Held for the whole of a reload: there is one at a time.
     watch: Mutex<Watch>,
-    counts: TlsCounts,
+    counts: Counters,
 }
 
 /// What is known of the files.
@@ -143,7 +166,7 @@ impl Tls {
             source: config.source.clone(),
             current: ArcSwap::from_pointee(certificate),
             watch: Mutex::new(watch),
-            counts: TlsCounts::default(),
+            counts: Counters::default(),
         };
         tls.announce(now);
         Ok(tls)
@@ -171,19 +194,7 @@ impl Tls {
 
     /// What was counted here so far.
     pub fn figures(&self) -> TlsFigures {
-        let counts = &self.counts;
-        TlsFigures {
-            handshakes: counts.handshakes.load(Relaxed),
-            resumed: counts.resumed.load(Relaxed),
-            too_slow: counts.too_slow.load(Relaxed),
-            not_tls: counts.not_tls.load(Relaxed),
-            rejected: counts.rejected.load(Relaxed),
-            protocol: counts.protocol.load(Relaxed),
-            closed: counts.closed.load(Relaxed),
-            reloads: counts.reloads.load(Relaxed),
-            failed_reloads: counts.failed_reloads.load(Relaxed),
-            expires_unix_s: self.expires().unix_s(),
-        }
+        self.counts.figures(self.expires())
     }
 
     /// Looks at the files, which may block for as long as the disk does, and takes over what is in them if it is not in
