@@ -17,7 +17,6 @@ const FLAGS: &[(&str, &str)] = &[
     ("tls-key", "without-its-certificate.pem"),
     ("tls-self-signed", "perhaps"),
     ("shards", "many"),
-    ("http-threads", "-1"),
     ("max-streams", "1.5"),
     ("max-connections", "all"),
     ("heartbeat", "30"),
@@ -37,7 +36,6 @@ const FLAGS: &[(&str, &str)] = &[
     ("http2-streams", "x"),
     ("cors-origins", "https://a.example/"),
     ("idempotency-window", "10"),
-    ("idempotency-keys", "x"),
     ("trusted-proxies", "10.0.0.0/33"),
     ("proxy-header", "x-real-ip"),
     ("max-head", "16Ki"),
@@ -46,9 +44,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("idle-timeout", ""),
     ("keys-file", "no/such/keys.toml"),
     ("key-rate", "fast"),
-    ("key-burst", "x"),
     ("publish-rate", "1.5"),
-    ("publish-burst", "x"),
     ("streams-per-address", "x"),
     ("streams-per-user", "x"),
     ("connections-per-second", "x"),
@@ -78,7 +74,6 @@ const FLAGS: &[(&str, &str)] = &[
 /// Values that can be read and make no sense.
 const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("shards", "0"),
-    ("http-threads", "0"),
     ("heartbeat", "1ms"),
     ("history-events", "0"),
     ("live-events", "0"),
@@ -88,12 +83,9 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("http2-streams", "0"),
     ("cors-origins", "*, https://a.example"),
     ("idempotency-window", "1ms"),
-    ("idempotency-keys", "0"),
     ("max-head", "10"),
     ("key-rate", "1000001"),
-    ("key-burst", "0"),
     ("publish-rate", "1000001"),
-    ("publish-burst", "0"),
     ("connections-per-second", "1000001"),
     ("auth", "required"),
     ("auth", "optional"),
@@ -377,6 +369,36 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     command.env("FANFARE_CONFIG", &path).env("FANFARE_MAX_STREAMS", "5");
     let server = Server::spawn(command);
     assert_eq!((retry_ms(&server), server.stat("/max_clients")), (Some(1000), 5), "the file's name by environment");
+}
+
+#[test]
+fn settings_that_are_gone_are_ignored_with_a_warning() {
+    let warning = |flag: &str| format!("--{flag} is gone and has no effect: ");
+    let help = fanfare().args(["serve", "--help"]).output().expect("it runs");
+    for flag in ["http-threads", "idempotency-keys", "key-burst", "publish-burst"] {
+        assert!(!String::from_utf8_lossy(&help.stdout).contains(&format!("--{flag}")), "{flag} is in the help");
+        let path = file(flag, &format!("{flag} = 3\n"));
+        let mut variants = [fanfare(), fanfare(), fanfare()];
+        for command in &mut variants {
+            command.arg("check");
+        }
+        variants[0].arg(format!("--{flag}=no number at all"));
+        variants[1].env(variable(flag), "0");
+        variants[2].arg(&path);
+        for mut command in variants {
+            let output = command.output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(0), "{command:?}: {}", stderr(&output));
+            assert_eq!(said.matches(&warning(flag)).count(), 1, "{command:?}: {said}");
+            assert!(!said.contains(&format!("{flag} = ")), "{command:?} shows it as a setting: {said}");
+        }
+    }
+    let server = Server::start(&["--publish-burst", "1", "--http-threads", "1"]);
+    let log = common::wait_for("the warnings", || {
+        let log = server.log();
+        log.contains(&warning("publish-burst")).then_some(log)
+    });
+    assert!(log.contains(&warning("http-threads")), "{log}");
 }
 
 #[test]

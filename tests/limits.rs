@@ -27,10 +27,8 @@ fn a_deployment_has_limits_unless_it_wants_others() {
 }
 
 #[test]
-fn a_burst_follows_its_rate_unless_it_is_set() {
+fn a_burst_is_twice_its_rate() {
     assert_eq!(limits(&["--publish-rate", "7"]).publishes, Rate::new(7, 14));
-    assert_eq!(limits(&["--publish-rate", "7", "--publish-burst", "1"]).publishes, Rate::new(7, 1));
-    assert_eq!(limits(&["--publish-burst", "9"]).publishes, Rate::new(1000, 9));
     assert_eq!(limits(&["--connections-per-second", "1000000"]).connections, Rate::new(1_000_000, 4_000_000));
     assert_eq!(limits(&["--publish-rate", "1000000"]).publishes, Rate::new(1_000_000, 2_000_000));
 }

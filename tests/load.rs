@@ -129,7 +129,7 @@ fn nobody_there_is_told() {
 
 #[test]
 fn a_publication_that_is_refused_is_told() {
-    let server = Server::start(&["--publish-rate", "1", "--publish-burst", "5", "--limit-loopback"]);
+    let server = Server::start(&["--publish-rate", "2", "--limit-loopback"]);
     fails(server.addr, "30", &["burst", "--streams", "2", "--events", "50"], &["a publication was answered", "429"]);
 }
 

@@ -533,16 +533,17 @@ fn without_a_key_all_is_refused_and_said_so() {
 
 #[test]
 fn past_the_limit_it_waits_as_long_as_it_is_told() {
-    let server = Server::start(&["--publish-rate", "1", "--publish-burst", "1", "--limit-loopback"]);
+    let server = Server::start(&["--publish-rate", "1", "--limit-loopback"]);
     let mut stream = server.stream("topics=t");
     let events = publisher(to(server.addr).max_batch(1));
     let began = Instant::now();
-    (0..3).for_each(|n| tick(&events, "t", n));
+    // Two at once, and then one a second.
+    (0..4).for_each(|n| tick(&events, "t", n));
     let figures = events.blocking_flush();
-    assert_all_accepted(&figures, 3);
+    assert_all_accepted(&figures, 4);
     assert!((2..=6).contains(&figures.retried), "told to wait a second, it does: {figures:?}");
     assert!(began.elapsed() > Duration::from_millis(1500), "{:?}", began.elapsed());
-    assert_eq!(stream.numbers(3), [0, 1, 2]);
+    assert_eq!(stream.numbers(4), [0, 1, 2, 3]);
 }
 
 /// What a server that is none of ours, or a proxy before it, may answer; gives the requests' idempotency keys.

@@ -91,7 +91,7 @@ fn follow(server: &Server, topics: &str, seed: u64, marks: &Mutex<Option<u64>>) 
 }
 
 fn everyone_gets_everything_once_in_order(shards: &str) {
-    let server = Server::start(&["--shards", shards, "--http-threads", "2", "--topic-events", "1000000"]);
+    let server = Server::start(&["--shards", shards, "--topic-events", "1000000"]);
     let (book, stop, marks) = (Book::default(), AtomicBool::new(false), Mutex::new(None));
     let sets = ["a", "b", "all", "a,b", "c,d,e", "a,b,c,d,e", "e", "d,a", "all,b"];
     let sets = |n: usize| if sets[n % sets.len()].contains("all") { "all" } else { sets[n % sets.len()] };

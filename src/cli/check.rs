@@ -55,7 +55,7 @@ pub(super) fn run(arguments: Arguments, matches: &ArgMatches) -> Result<(), Fail
     let mut page = format!("{}\n", bold(&format!("fanfare {}: these settings are good", env!("CARGO_PKG_VERSION"))));
     let program = Flags::augment_args(clap::Command::new("settings"));
     let mut heading = None;
-    for arg in program.get_arguments().filter(|arg| arg.get_id() != "config") {
+    for arg in program.get_arguments().filter(|arg| arg.get_id() != "config" && !arg.is_hide_set()) {
         let name = arg.get_long().unwrap_or_default();
         let given = given(arg, matches, file.get(name), &place);
         let Some((value, source)) = given.or_else(|| all.then(|| default(arg))) else { continue };
@@ -80,7 +80,8 @@ pub(super) fn run(arguments: Arguments, matches: &ArgMatches) -> Result<(), Fail
     for (what, follows) in consequences(&config, &access, files) {
         let _ = writeln!(page, "  {what:<12} {follows}");
     }
-    for warning in warnings.into_iter().map(str::to_owned).chain(config.file_warning(files)) {
+    let warnings = warnings.into_iter().map(str::to_owned).chain(config.file_warning(files)).chain(config.gone);
+    for warning in warnings {
         let _ = writeln!(page, "\n{} {warning}", bold("warning:"));
     }
     super::print(page.as_bytes())

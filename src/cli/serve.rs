@@ -22,7 +22,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     // As long as there is one thread.
     let passed = Passed::take().map_err(Failure::Usage)?;
     let logging = Logging::start(&config).map_err(Failure::Usage)?;
-    if let Some(warning) = config.file_warning(file_limit) {
+    for warning in config.file_warning(file_limit).iter().chain(&config.gone) {
         tracing::warn!("{warning}");
     }
     let served = serve(config, passed).map_err(|error| match error.downcast_ref() {

@@ -44,6 +44,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// Idempotency keys that are remembered at most: about 50 MB. The oldest make room for newer ones.
+const IDEMPOTENCY_KEYS: usize = 100_000;
+
 /// What the process writes to its log, which is not the event log.
 #[derive(Debug, Clone)]
 pub struct LoggingConfig {
@@ -60,7 +63,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where TLS is spoken, if anywhere, and as whom.
     pub tls: Option<TlsConfig>,
-    /// Threads that read requests.
+    /// Threads that read requests: one per core, at most 4.
     pub http_threads: usize,
     /// How long ending all streams may take.
     pub grace: Duration,
@@ -94,6 +97,8 @@ pub struct Config {
     pub metrics: bool,
     /// Whether there is the page at `/`.
     pub page: bool,
+    /// A warning for each setting that was given and no longer exists.
+    pub gone: Vec<String>,
 }
 
 impl Config {
@@ -122,6 +127,7 @@ impl Config {
     }
 
     fn from(mut settings: Settings, nivo: Nivo, keys: KeySources, file_limit: usize) -> Result<Config, String> {
+        let gone = settings.gone();
         let tokens = tokens::tokens(&mut settings)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // The other half is for the kernel's network work, for requests, and for what else runs here: with a shard on
@@ -136,7 +142,7 @@ impl Config {
         let body_timeout = span("body-timeout", settings.body_timeout, Duration::from_secs(10))?;
         let peer_timeout = span("peer-timeout", settings.peer_timeout, Duration::from_secs(60))?;
         let history = LogConfig::default();
-        let key_rate = rate("key", settings.key_rate, settings.key_burst, 5000)?;
+        let key_rate = rate("key-rate", settings.key_rate, 5000)?;
         let connections = count("connections-per-second", settings.connections_per_second, 500, 0, RATE_MAX)? as u64;
         Ok(Config {
             listen: listen.unwrap_or(([127, 0, 0, 1], 8000).into()),
@@ -146,7 +152,7 @@ impl Config {
                 settings.tls_key,
                 settings.tls_self_signed.unwrap_or(false),
             )?,
-            http_threads: count("http-threads", settings.http_threads, cores.min(4), 1, 1024)?,
+            http_threads: cores.min(4),
             grace: span("grace", settings.grace, Duration::from_secs(10))?,
             logging: LoggingConfig {
                 filter: settings.log.unwrap_or_else(|| "info".to_owned()),
@@ -178,7 +184,7 @@ impl Config {
                 .map_err(|why| format!("--cors-origins: {why}"))?,
             idempotency: IdempotencyConfig {
                 window: span_or_none("idempotency-window", settings.idempotency_window, Duration::from_secs(10 * 60))?,
-                max_keys: count("idempotency-keys", settings.idempotency_keys, 100_000, 1, 100_000_000)?,
+                max_keys: IDEMPOTENCY_KEYS,
             },
             proxies: ProxyConfig {
                 trusted: settings.trusted_proxies.map_or_else(Box::default, |List(networks)| networks.into()),
@@ -186,7 +192,7 @@ impl Config {
             },
             keys: KeysConfig::read(keys, key_rate).map_err(|Invalid(why)| why)?,
             limit: LimitConfig {
-                publishes: rate("publish", settings.publish_rate, settings.publish_burst, 1000)?,
+                publishes: rate("publish-rate", settings.publish_rate, 1000)?,
                 connections: Rate::new(connections, 4 * connections),
                 streams_per_address: at_most("streams-per-address", settings.streams_per_address, 4096)?,
                 streams_per_user: at_most("streams-per-user", settings.streams_per_user, 64)?,
@@ -209,6 +215,7 @@ impl Config {
             tokens,
             metrics: settings.metrics.unwrap_or(true),
             page: settings.page.unwrap_or(true),
+            gone,
         })
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::LogFormat;
-use super::values::{Address, Bytes, List, Moment, Span, TopicName, port, whole_number};
+use super::values::{Address, Bytes, Gone, List, Moment, Span, TopicName, port, whole_number};
 use crate::auth::token::{Mode, Secret};
 use crate::frame::HeartbeatStyle;
 use crate::http::cors::Origin;
@@ -127,9 +127,6 @@ settings! {
     /// [default: 10m].
     #[arg(long, env = "FANFARE_IDEMPOTENCY_WINDOW", value_name = "SPAN")]
     idempotency_window: Span,
-    /// Publishes remembered at most, about 0.5kB each; the oldest make room for newer ones [default: 100000].
-    #[arg(long, env = "FANFARE_IDEMPOTENCY_KEYS", value_name = "N", value_parser = whole_number)]
-    idempotency_keys: usize,
 
     ["Keys and limits"]
 
@@ -140,16 +137,10 @@ settings! {
     /// Publish requests a second with one key, unless its entry says otherwise; 0 for no limit [default: 5000].
     #[arg(long, env = "FANFARE_KEY_RATE", value_name = "N", value_parser = whole_number)]
     key_rate: usize,
-    /// Publish requests at once with one key [default: twice --key-rate].
-    #[arg(long, env = "FANFARE_KEY_BURST", value_name = "N", value_parser = whole_number)]
-    key_burst: usize,
     /// Publish requests a second of one address (an IPv6 one counts by its /64 network) without a key; 0 for no limit
     /// [default: 1000].
     #[arg(long, env = "FANFARE_PUBLISH_RATE", value_name = "N", value_parser = whole_number)]
     publish_rate: usize,
-    /// Publish requests at once of one address [default: twice --publish-rate].
-    #[arg(long, env = "FANFARE_PUBLISH_BURST", value_name = "N", value_parser = whole_number)]
-    publish_burst: usize,
     /// Streams of one address at a time; 0 for no limit [default: 4096].
     #[arg(long, env = "FANFARE_STREAMS_PER_ADDRESS", value_name = "N", value_parser = whole_number)]
     streams_per_address: usize,
@@ -270,9 +261,6 @@ settings! {
     /// Threads that write to streams [default: half as many as there are cores].
     #[arg(long, env = "FANFARE_SHARDS", value_name = "N", value_parser = whole_number)]
     shards: usize,
-    /// Threads that read requests [default: one a core, at most 4].
-    #[arg(long, env = "FANFARE_HTTP_THREADS", value_name = "N", value_parser = whole_number)]
-    http_threads: usize,
     /// How long ending all streams may take after SIGTERM or SIGINT [default: 10s].
     #[arg(long, env = "FANFARE_GRACE", value_name = "SPAN")]
     grace: Span,
@@ -282,4 +270,29 @@ settings! {
     /// How log lines look [default: text].
     #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
+
+    ["Gone"]
+
+    #[arg(long, env = "FANFARE_HTTP_THREADS", hide = true)]
+    http_threads: Gone,
+    #[arg(long, env = "FANFARE_IDEMPOTENCY_KEYS", hide = true)]
+    idempotency_keys: Gone,
+    #[arg(long, env = "FANFARE_KEY_BURST", hide = true)]
+    key_burst: Gone,
+    #[arg(long, env = "FANFARE_PUBLISH_BURST", hide = true)]
+    publish_burst: Gone,
+}
+
+impl Settings {
+    /// A warning for each setting that is given and no longer exists.
+    pub(super) fn gone(&self) -> Vec<String> {
+        let settings = [
+            (self.http_threads, "http-threads", "requests are read by one thread per core, at most 4"),
+            (self.idempotency_keys, "idempotency-keys", "the last 100000 keys of --idempotency-window are remembered"),
+            (self.key_burst, "key-burst", "the burst is twice --key-rate, or what the key's entry in the file says"),
+            (self.publish_burst, "publish-burst", "the burst is twice --publish-rate"),
+        ];
+        let given = settings.into_iter().filter(|(given, ..)| given.is_some());
+        given.map(|(_, name, instead)| format!("--{name} is gone and has no effect: {instead}")).collect()
+    }
 }

@@ -1,11 +1,13 @@
 //! What a setting's text can be, and within which bounds: each error names what was wrong and what was expected.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
@@ -114,6 +116,24 @@ impl FromStr for TopicName {
     }
 }
 
+/// The value of a setting that no longer exists. Any value is read, so that an old deployment still starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl FromStr for Gone {
+    type Err = Infallible;
+
+    fn from_str(_: &str) -> Result<Gone, Infallible> {
+        Ok(Gone)
+    }
+}
+
+impl<'de> Deserialize<'de> for Gone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Gone, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Gone)
+    }
+}
+
 pub(super) fn whole_number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is no number; expected a whole number"))
 }
@@ -198,17 +218,10 @@ pub(super) fn bytes(
 
 pub(super) const RATE_MAX: usize = Rate::MAX as usize;
 
-/// The rate of `--{name}-rate` and `--{name}-burst`; `None` where it is 0, which is no limit.
-pub(super) fn rate(
-    name: &str,
-    per_second: Option<usize>,
-    burst: Option<usize>,
-    default: usize,
-) -> Result<Option<Rate>, String> {
-    let per_second = count(&format!("{name}-rate"), per_second, default, 0, RATE_MAX)? as u64;
-    let usual = (Rate::usual_burst(per_second) as usize).max(1);
-    let burst = count(&format!("{name}-burst"), burst, usual, 1, Rate::MAX_BURST as usize)? as u64;
-    Ok(Rate::new(per_second, burst))
+/// A rate with its usual burst; `None` where it is 0, which is no limit.
+pub(super) fn rate(name: &str, given: Option<usize>, default: usize) -> Result<Option<Rate>, String> {
+    let per_second = count(name, given, default, 0, RATE_MAX)? as u64;
+    Ok(Rate::new(per_second, Rate::usual_burst(per_second)))
 }
 
 /// A limit; `None` where it is 0, which is no limit.
