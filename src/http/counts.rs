@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-
 use crate::histogram::Histogram;
 use crate::sync::lock;
 
