@@ -83,8 +83,8 @@ fn literals(code: &str) -> BTreeSet<&str> {
 #[test]
 fn every_path_and_method_is_described_and_no_other() {
     let described = described();
-    let routes = read("src/http/routes.rs");
-    let routed: BTreeSet<&str> = literals(&routes).into_iter().filter(|text| text.starts_with('/')).collect();
+    let service = read("src/server/service.rs");
+    let routed: BTreeSet<&str> = literals(&service).into_iter().filter(|text| text.starts_with('/')).collect();
     assert!(routed.len() >= 10, "{routed:?}");
     assert_eq!(described.keys().map(String::as_str).collect::<BTreeSet<_>>(), routed);
 

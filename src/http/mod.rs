@@ -11,6 +11,5 @@ pub mod page;
 pub mod publish;
 pub mod query;
 pub mod reply;
-pub mod routes;
 pub mod stats;
 pub mod subscribe;

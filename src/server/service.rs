@@ -29,11 +29,19 @@ use crate::http::metrics::metrics;
 use crate::http::page;
 use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Crowd, Problem, Reply, accepts_events, tell_allowance};
-use crate::http::routes::{self, Endpoint};
 use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
 use crate::tls::Tls;
 use crate::trace;
+
+const PAGE: &str = "/";
+const EVENTS: &str = "/api/v1/events";
+const BROADCAST: &str = "/api/v1/events/broadcast";
+const STATS: &str = "/api/v1/events/stats";
+const STATS_STREAM: &str = "/api/v1/events/stats/stream";
+const METRICS: &str = "/metrics";
+const ADMIN_STREAMS: &str = "/api/v1/admin/streams";
+const ADMIN_TOPICS: &str = "/api/v1/admin/topics";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -125,34 +133,22 @@ impl Service {
         if let Some(crowd) = peer.crowd {
             return Ok(turned_away(crowd, &request));
         }
-        let route = routes::find(request.uri().path()).filter(|route| self.has(route.endpoint));
-        let route = route.ok_or(Problem::NotFound)?;
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let answer = |reply| Ok(Outcome::Reply(reply));
-        if !route.takes(request.method()) {
-            return Err(Problem::Method(route.allow));
-        }
-        if request.method() == Method::OPTIONS {
-            return answer(self.cors.options(request.headers(), route.allow)?);
-        }
-        match route.endpoint {
-            Endpoint::Events => self.stream(request, peer, request_id),
-            Endpoint::Broadcast => self.publish(request, peer, request_id),
-            Endpoint::Stats => Ok(self.stats(request)),
-            Endpoint::StatsStream => self.stats_stream(request, peer, request_id),
-            Endpoint::Metrics => Ok(self.scrape()),
-            Endpoint::Page => answer(self.page(request.headers())?),
-            Endpoint::Health => answer(stats::health()),
-            Endpoint::Ready => answer(stats::ready(&self.broker, self.access.has_keys_for_tokens())),
-            Endpoint::AdminStreams | Endpoint::AdminTopics => self.admin(request, route.endpoint),
-        }
-    }
-
-    /// Whether an endpoint is there: two can be switched off.
-    fn has(&self, endpoint: Endpoint) -> bool {
-        match endpoint {
-            Endpoint::Metrics => self.metrics,
-            Endpoint::Page => self.page,
-            _ => true,
+        match request.uri().path() {
+            EVENTS if get => self.stream(request, peer, request_id),
+            BROADCAST if request.method() == Method::POST => self.publish(request, peer, request_id),
+            STATS if get => Ok(self.stats(request)),
+            STATS_STREAM if get => self.stats_stream(request, peer, request_id),
+            METRICS if get && self.metrics => Ok(self.scrape()),
+            PAGE if get && self.page => answer(self.page(request.headers())?),
+            "/health" | "/api/health" if get => answer(stats::health()),
+            "/ready" if get => answer(stats::ready(&self.broker, self.access.has_keys_for_tokens())),
+            ADMIN_STREAMS | ADMIN_TOPICS if get || request.method() == Method::DELETE => self.admin(request),
+            path if request.method() == Method::OPTIONS => {
+                answer(self.cors.options(request.headers(), self.methods(path)?)?)
+            }
+            path => Err(Problem::Method(self.methods(path)?)),
         }
     }
 
@@ -320,16 +316,17 @@ impl Service {
         (parts, broker.pull(admitted))
     }
 
-    fn admin(self: &Arc<Self>, request: Request<Incoming>, endpoint: Endpoint) -> Result<Outcome, Problem> {
+    fn admin(self: &Arc<Self>, request: Request<Incoming>) -> Result<Outcome, Problem> {
         self.access.check_admin(request.headers())?;
         if request.method() == Method::DELETE {
             self.cors.check_change(&request)?;
         }
         Ok(self.later(Span::none(), |service| async move {
             let (broker, query) = (&service.broker, request.uri().query().unwrap_or_default());
-            let reply = match (endpoint, request.method()) {
-                (Endpoint::AdminStreams, &Method::DELETE) => admin::kick(broker, query).await?,
-                (Endpoint::AdminStreams, _) => admin::streams(broker, query).await?,
+            let reply = match (request.uri().path(), request.method()) {
+                (ADMIN_STREAMS, &Method::DELETE) => admin::kick(broker, query).await?,
+                (ADMIN_STREAMS, _) => admin::streams(broker, query).await?,
+                (path, &Method::DELETE) => return Err(Problem::Method(service.methods(path)?)),
                 _ => admin::topics(broker, query)?,
             };
             Ok(Outcome::Reply(reply))
@@ -354,6 +351,20 @@ impl Service {
     fn refuse(&self, problem: &Problem) -> Outcome {
         self.counts.problems.count(problem.code());
         Outcome::Reply(problem.reply())
+    }
+
+    /// The methods of a path, as `Allow` has them.
+    fn methods(&self, path: &str) -> Result<&'static str, Problem> {
+        match path {
+            BROADCAST => Ok("POST, OPTIONS"),
+            ADMIN_STREAMS => Ok("GET, HEAD, DELETE, OPTIONS"),
+            METRICS if !self.metrics => Err(Problem::NotFound),
+            PAGE if !self.page => Err(Problem::NotFound),
+            PAGE | ADMIN_TOPICS | EVENTS | STATS | STATS_STREAM | METRICS | "/health" | "/api/health" | "/ready" => {
+                Ok("GET, HEAD, OPTIONS")
+            }
+            _ => Err(Problem::NotFound),
+        }
     }
 
     /// The request's own id where it brings a usable one, else a new one.
@@ -389,8 +400,7 @@ impl Service {
 /// The answer to whatever is asked on a connection for which there is no room. It was counted when it came.
 fn turned_away(crowd: Crowd, request: &Request<Incoming>) -> Outcome {
     let problem = Problem::TooManyConnections(crowd);
-    let endpoint = routes::find(request.uri().path()).map(|route| route.endpoint);
-    let is_stream = matches!(endpoint, Some(Endpoint::Events | Endpoint::StatsStream)) && is_for_events(request);
+    let is_stream = matches!(request.uri().path(), EVENTS | STATS_STREAM) && is_for_events(request);
     let refusal = if is_stream { problem.refusal(Timestamp::now()) } else { None };
     Outcome::Reply(refusal.unwrap_or_else(|| problem.reply()))
 }
