@@ -43,8 +43,10 @@ impl fmt::Display for TooLong {
 impl std::error::Error for TooLong {}
 
 /// Interprets one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parser {
+    /// The most that an event or a line may take, in bytes.
+    max: usize,
     /// The line that has begun.
     line: Vec<u8>,
     /// A line has ended in CR: an LF right behind it belongs to that line's end.
@@ -58,7 +60,29 @@ pub struct Parser {
     retry: Option<Duration>,
 }
 
+impl Default for Parser {
+    fn default() -> Parser {
+        Parser::bounded(MAX)
+    }
+}
+
 impl Parser {
+    /// A parser with another bound than [`MAX`]: for tests, which cannot send so much often.
+    #[doc(hidden)]
+    pub fn bounded(max: usize) -> Parser {
+        Parser {
+            max,
+            line: Vec::new(),
+            after_cr: false,
+            begun: false,
+            kind: String::new(),
+            data: None,
+            id: None,
+            last_id: None,
+            retry: None,
+        }
+    }
+
     /// Interprets more bytes.
     ///
     /// # Errors
@@ -71,7 +95,7 @@ impl Parser {
             }
             let end = memchr2(b'\n', b'\r', bytes);
             let piece = &bytes[..end.unwrap_or(bytes.len())];
-            if self.line.len() + self.data.as_ref().map_or(0, String::len) + piece.len() > MAX {
+            if self.held() + piece.len() > self.max {
                 return Err(TooLong);
             }
             self.line.extend_from_slice(piece);
@@ -99,6 +123,12 @@ impl Parser {
     /// Whether no block has begun.
     pub fn is_between_blocks(&self) -> bool {
         self.line.is_empty() && self.data.is_none() && self.kind.is_empty() && self.id.is_none()
+    }
+
+    /// The bytes of the line and of the event that have begun. Each byte that is not UTF-8 has become three.
+    fn held(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.line.len() + self.kind.len() + length(&self.data) + length(&self.id)
     }
 
     fn take_line(&mut self, line: &[u8]) -> Option<Item> {
@@ -214,6 +244,11 @@ mod tests {
             let mut parser = Parser::default();
             let wrong = (0..20).find_map(|_| parser.feed(&many, |_| ()).err());
             assert_eq!(wrong, Some(TooLong), "{:?} for ever", String::from_utf8_lossy(&line[..1]));
+        }
+        let huge = |field: &[u8]| [field, &vec![0xff; MAX - 16][..], b"\ndata: a\n\n"].concat();
+        for field in [&b"event: "[..], b"id: ", b"data: "] {
+            let mut parser = Parser::default();
+            assert_eq!(parser.feed(&huge(field), |_| ()), Err(TooLong), "{}", String::from_utf8_lossy(field));
         }
         let mut parser = Parser::default();
         let short = [b": ", &[b'a'; 4000][..], b"\n"].concat().repeat(MAX / 4000 + 1);
