@@ -28,6 +28,7 @@ use super::{Failure, figures};
 use crate::client::{Client, reason};
 use crate::clock::Timestamp;
 use crate::event::{self, Draft, Ignored, Invalid};
+use crate::http::routes::BROADCAST;
 use crate::publisher::{Figures, Publisher, Rejected};
 use crate::sync::lock;
 
@@ -238,7 +239,7 @@ async fn attempt(client: &Client, headers: HeaderMap, body: Bytes) -> Result<Str
     const WAIT: Duration = Duration::from_secs(1);
     let again = |why| Attempt::Again(why, WAIT);
     let asking = async {
-        let asked = client.send(Method::POST, "/api/v1/events/broadcast", headers, body).await;
+        let asked = client.send(Method::POST, BROADCAST, headers, body).await;
         let answer = asked.map_err(|unreachable| match unreachable.is_connect() {
             // No server is there: the address may be wrong, so the user should learn of it at once.
             true => Attempt::Final(unreachable.to_string()),

@@ -18,6 +18,7 @@ use super::look::{self, Color, Columns, DIM, plain};
 use super::remote::{self, Remote};
 use super::{Failure, is_gone};
 use crate::config::Span;
+use crate::http::routes::EVENTS;
 use crate::sse::Event;
 
 /// How it goes on, and how it ends.
@@ -75,7 +76,7 @@ fn id(text: &str) -> Result<HeaderValue, String> {
 impl Arguments {
     /// The stream that is asked for.
     fn target(&self) -> String {
-        let mut target = "/api/v1/events?topics=".to_owned();
+        let mut target = format!("{EVENTS}?topics=");
         let mut add = |name: &str, value: &str| {
             target.push_str(name);
             target.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));

@@ -16,6 +16,7 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode, Uri};
 
 use super::reply::{Problem, Reply};
+use super::routes::Route;
 
 /// How a page relates to whom it asks (W3C, "Fetch Metadata Request Headers": "The Sec-Fetch-Site HTTP Request
 /// Header").
@@ -130,22 +131,22 @@ impl Cors {
         }
     }
 
-    /// Answers `OPTIONS` on a path that knows these methods: plainly (RFC 9110, section 9.3.7), or a preflight (Fetch,
+    /// Answers `OPTIONS` on this route: plainly (RFC 9110, section 9.3.7), or a preflight (Fetch,
     /// "CORS-preflight request"), which has both an origin and the method that is to follow. [`Cors::fields`] are not
     /// in the answer yet.
     ///
     /// # Errors
     /// [`Problem::OriginNotAllowed`] to the preflight of an origin that may not read the answer.
-    pub fn options(&self, headers: &HeaderMap, methods: &'static str) -> Result<Reply, Problem> {
+    pub fn options(&self, headers: &HeaderMap, route: &Route) -> Result<Reply, Problem> {
         let mut reply = Response::new(Full::new(Bytes::new()));
         *reply.status_mut() = StatusCode::NO_CONTENT;
         let fields = reply.headers_mut();
-        fields.insert(ALLOW, HeaderValue::from_static(methods));
+        fields.insert(ALLOW, route.allow_value());
         if headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             if *self != Cors::Any && self.exact(headers).is_none() {
                 return Err(Problem::OriginNotAllowed);
             }
-            fields.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+            fields.insert(ACCESS_CONTROL_ALLOW_METHODS, route.allow_value());
             fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
             fields.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
         }

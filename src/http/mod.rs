@@ -11,5 +11,6 @@ pub mod page;
 pub mod publish;
 pub mod query;
 pub mod reply;
+pub mod routes;
 pub mod stats;
 pub mod subscribe;

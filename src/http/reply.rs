@@ -14,6 +14,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::routes::Route;
 use crate::auth::Denied;
 use crate::broker::Refused;
 use crate::clock::Timestamp;
@@ -50,8 +51,8 @@ pub enum Problem {
     Bad(String),
     /// There is no such path.
     NotFound,
-    /// The path exists, the method does not fit it; the text is what does.
-    Method(&'static str),
+    /// The path exists, the method does not fit it.
+    Method(&'static Route),
     /// The body is larger than so many bytes.
     TooLarge(usize),
     /// The body did not come in time.
@@ -153,7 +154,7 @@ impl Problem {
         match self {
             Problem::Bad(why) | Problem::Forbidden(why) => why.clone(),
             Problem::NotFound => "no such path".to_owned(),
-            Problem::Method(allowed) => format!("method not allowed here; allowed: {allowed}"),
+            Problem::Method(route) => format!("method not allowed here; allowed: {}", route.allow()),
             Problem::TooLarge(max) => format!("the body is larger than the limit of {max} bytes"),
             Problem::TooSlow => "the body did not arrive in time".to_owned(),
             Problem::HeadTooLarge(max) => format!("the request's head is larger than the limit of {max} bytes"),
@@ -210,8 +211,8 @@ impl Problem {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         match self {
-            Problem::Method(allowed) => {
-                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            Problem::Method(route) => {
+                headers.insert(ALLOW, route.allow_value());
             }
             // The token may be good: there is nothing to challenge.
             Problem::Denied(Denied::KeysUnavailable) => {}

@@ -29,19 +29,11 @@ use crate::http::metrics::metrics;
 use crate::http::page;
 use crate::http::publish::{self, PublishConfig};
 use crate::http::reply::{Crowd, Problem, Reply, accepts_events, tell_allowance};
+use crate::http::routes::{Endpoint, Route};
 use crate::http::stats::{self, Monitor, Recent, Sources};
 use crate::http::subscribe::{self, Asker, Opening, SubscribeConfig};
 use crate::tls::Tls;
 use crate::trace;
-
-const PAGE: &str = "/";
-const EVENTS: &str = "/api/v1/events";
-const BROADCAST: &str = "/api/v1/events/broadcast";
-const STATS: &str = "/api/v1/events/stats";
-const STATS_STREAM: &str = "/api/v1/events/stats/stream";
-const METRICS: &str = "/metrics";
-const ADMIN_STREAMS: &str = "/api/v1/admin/streams";
-const ADMIN_TOPICS: &str = "/api/v1/admin/topics";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -133,30 +125,51 @@ impl Service {
         if let Some(crowd) = peer.crowd {
             return Ok(turned_away(crowd, &request));
         }
-        let get = matches!(*request.method(), Method::GET | Method::HEAD);
-        let answer = |reply| Ok(Outcome::Reply(reply));
-        match request.uri().path() {
-            EVENTS if get => self.stream(request, peer, request_id),
-            BROADCAST if request.method() == Method::POST => self.publish(request, peer, request_id),
-            STATS if get => Ok(self.stats(request)),
-            STATS_STREAM if get => self.stats_stream(request, peer, request_id),
-            METRICS if get && self.metrics => Ok(self.scrape()),
-            PAGE if get && self.page => answer(self.page(request.headers())?),
-            "/health" | "/api/health" if get => answer(stats::health()),
-            "/ready" if get => answer(stats::ready(&self.broker, self.access.has_keys_for_tokens())),
-            ADMIN_STREAMS | ADMIN_TOPICS if get || request.method() == Method::DELETE => self.admin(request),
-            path if request.method() == Method::OPTIONS => {
-                answer(self.cors.options(request.headers(), self.methods(path)?)?)
+        let (route, method) = (self.find(request.uri().path())?, request.method());
+        if route.is_for_operators && matches!(*method, Method::GET | Method::HEAD | Method::DELETE) {
+            self.access.check_admin(request.headers())?;
+            if *method == Method::DELETE {
+                self.cors.check_change(&request)?;
             }
-            path => Err(Problem::Method(self.methods(path)?)),
         }
+        let answer = |reply| Ok(Outcome::Reply(reply));
+        match route.endpoint(method) {
+            Some(Endpoint::Events) => self.stream(request, peer, request_id),
+            Some(Endpoint::Publish) => self.publish(request, peer, request_id),
+            Some(Endpoint::Stats) => Ok(self.stats(request)),
+            Some(Endpoint::StatsStream) => self.stats_stream(request, peer, request_id),
+            Some(Endpoint::Metrics) => Ok(self.scrape()),
+            Some(Endpoint::Page) => answer(self.page(request.headers())?),
+            Some(Endpoint::Health) => answer(stats::health()),
+            Some(Endpoint::Ready) => answer(stats::ready(&self.broker, self.access.has_keys_for_tokens())),
+            Some(Endpoint::Streams) => Ok(self.later(Span::none(), |service| async move {
+                Ok(Outcome::Reply(admin::streams(&service.broker, query(&request)).await?))
+            })),
+            Some(Endpoint::Kick) => Ok(self.later(Span::none(), |service| async move {
+                Ok(Outcome::Reply(admin::kick(&service.broker, query(&request)).await?))
+            })),
+            Some(Endpoint::Topics) => answer(admin::topics(&self.broker, query(&request))?),
+            None if *method == Method::OPTIONS => answer(self.cors.options(request.headers(), route)?),
+            None => Err(Problem::Method(route)),
+        }
+    }
+
+    /// The route of a path, but for those that are switched off.
+    fn find(&self, path: &str) -> Result<&'static Route, Problem> {
+        let is_on = |route: &&Route| match route.endpoint(&Method::GET) {
+            Some(Endpoint::Metrics) => self.metrics,
+            Some(Endpoint::Page) => self.page,
+            _ => true,
+        };
+        Route::find(path).filter(is_on).ok_or(Problem::NotFound)
     }
 
     fn stats(self: &Arc<Self>, request: Request<Incoming>) -> Outcome {
         self.later(Span::none(), |service| async move {
             let may_see_topics = service.access.check_insight(request.headers());
-            let query = request.uri().query().unwrap_or_default();
-            stats::stats(&service.sources(), query, may_see_topics, Timestamp::now()).await.map(Outcome::Reply)
+            stats::stats(&service.sources(), query(&request), may_see_topics, Timestamp::now())
+                .await
+                .map(Outcome::Reply)
         })
     }
 
@@ -316,23 +329,6 @@ impl Service {
         (parts, broker.pull(admitted))
     }
 
-    fn admin(self: &Arc<Self>, request: Request<Incoming>) -> Result<Outcome, Problem> {
-        self.access.check_admin(request.headers())?;
-        if request.method() == Method::DELETE {
-            self.cors.check_change(&request)?;
-        }
-        Ok(self.later(Span::none(), |service| async move {
-            let (broker, query) = (&service.broker, request.uri().query().unwrap_or_default());
-            let reply = match (request.uri().path(), request.method()) {
-                (ADMIN_STREAMS, &Method::DELETE) => admin::kick(broker, query).await?,
-                (ADMIN_STREAMS, _) => admin::streams(broker, query).await?,
-                (path, &Method::DELETE) => return Err(Problem::Method(service.methods(path)?)),
-                _ => admin::topics(broker, query)?,
-            };
-            Ok(Outcome::Reply(reply))
-        }))
-    }
-
     /// What cannot be said at once.
     fn later<F>(self: &Arc<Self>, span: Span, work: impl FnOnce(Arc<Service>) -> F) -> Outcome
     where
@@ -351,20 +347,6 @@ impl Service {
     fn refuse(&self, problem: &Problem) -> Outcome {
         self.counts.problems.count(problem.code());
         Outcome::Reply(problem.reply())
-    }
-
-    /// The methods of a path, as `Allow` has them.
-    fn methods(&self, path: &str) -> Result<&'static str, Problem> {
-        match path {
-            BROADCAST => Ok("POST, OPTIONS"),
-            ADMIN_STREAMS => Ok("GET, HEAD, DELETE, OPTIONS"),
-            METRICS if !self.metrics => Err(Problem::NotFound),
-            PAGE if !self.page => Err(Problem::NotFound),
-            PAGE | ADMIN_TOPICS | EVENTS | STATS | STATS_STREAM | METRICS | "/health" | "/api/health" | "/ready" => {
-                Ok("GET, HEAD, OPTIONS")
-            }
-            _ => Err(Problem::NotFound),
-        }
     }
 
     /// The request's own id where it brings a usable one, else a new one.
@@ -400,9 +382,14 @@ impl Service {
 /// The answer to whatever is asked on a connection for which there is no room. It was counted when it came.
 fn turned_away(crowd: Crowd, request: &Request<Incoming>) -> Outcome {
     let problem = Problem::TooManyConnections(crowd);
-    let is_stream = matches!(request.uri().path(), EVENTS | STATS_STREAM) && is_for_events(request);
+    let endpoint = Route::find(request.uri().path()).and_then(|route| route.endpoint(request.method()));
+    let is_stream = matches!(endpoint, Some(Endpoint::Events | Endpoint::StatsStream)) && is_for_events(request);
     let refusal = if is_stream { problem.refusal(Timestamp::now()) } else { None };
     Outcome::Reply(refusal.unwrap_or_else(|| problem.reply()))
+}
+
+fn query(request: &Request<Incoming>) -> &str {
+    request.uri().query().unwrap_or_default()
 }
 
 fn is_for_events(request: &Request<Incoming>) -> bool {

@@ -24,6 +24,7 @@ use super::look::plain;
 use super::remote::{self, Refusal, Remote};
 use crate::client::{Client, reason};
 use crate::config::Span;
+use crate::http::routes;
 
 /// How it shows, and how it ends.
 const ABOUT: &str = "\
@@ -73,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// The stats as they are answered, in one line.
 async fn once(client: &Client, within: Duration) -> Result<String, String> {
     let asking = async {
-        let asked = client.send(Method::GET, "/api/v1/events/stats", HeaderMap::new(), Bytes::new());
+        let asked = client.send(Method::GET, routes::STATS, HeaderMap::new(), Bytes::new());
         let answer = asked.await.map_err(|unreachable| unreachable.to_string())?;
         if answer.status() != StatusCode::OK {
             return Err(Refusal::read(answer).await.to_string());
@@ -103,7 +104,7 @@ enum Happened {
 fn live(client: Client, model: Model) -> Result<(), Failure> {
     // Few at a time: a view that does not keep up slows the stream.
     let (tell, happened) = mpsc::sync_channel(16);
-    let target = format!("/api/v1/events/stats/stream?last={PAST_S}");
+    let target = format!("{}?last={PAST_S}", routes::STATS_STREAM);
     let mut follow = Follow::new(client, target, Some(IDLE), None);
     let runtime = remote::runtime()?;
     // Before the screen is taken: who is refused at once should read why.
