@@ -11,9 +11,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::ValueEnum;
-use serde::Deserialize;
-
 use crate::auth::keys::{KeySources, KeysConfig};
 use crate::auth::token::TokenConfig;
 use crate::event::Invalid;
@@ -32,17 +29,7 @@ use settings::{Nivo, Settings};
 use values::{Address, List, RATE_MAX, TopicName, at_most, bytes, count, rate, span, span_or_none};
 
 pub use settings::Flags;
-pub use values::Span;
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+pub use values::{LogFormat, Span};
 
 /// Idempotency keys that are remembered at most: about 50 MB. The oldest make room for newer ones.
 const IDEMPOTENCY_KEYS: usize = 100_000;

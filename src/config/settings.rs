@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use super::LogFormat;
-use super::values::{Address, Bytes, Gone, List, Moment, Span, TopicName, port, whole_number};
+use super::values::{Address, Bytes, Gone, List, LogFormat, Moment, Span, TopicName, port, whole_number};
 use crate::auth::token::{Mode, Secret};
 use crate::frame::HeartbeatStyle;
 use crate::http::cors::Origin;

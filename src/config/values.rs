@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use jiff::SignedDuration;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -49,6 +50,16 @@ impl FromStr for Bytes {
         let bytes = digits.parse::<usize>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
         bytes.map(Bytes).ok_or_else(|| format!("{text:?} is no number of bytes; expected one such as 65536 or 64KiB"))
     }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// An address with a port.
