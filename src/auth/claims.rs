@@ -1,4 +1,4 @@
-//! What a signed token says (RFC 7519, section 4), and what follows from it.
+//! The claims of a verified token (RFC 7519, section 4), and the identity that they make.
 //!
 //! | claim | meaning |
 //! |---|---|
@@ -11,9 +11,8 @@
 //! | `permissions` | names; `events:listen:<pattern>` and `events:publish:<pattern>` are grants as well |
 //! | `jti` | the token's name, in lists and logs |
 //!
-//! Whoever has no grant for listening may listen to all topics, and whoever has none for publishing may publish to
-//! none. Any other claim is ignored; one of these that is not as it should be makes the token malformed, and so does
-//! one that is there twice.
+//! A token without a grant for listening may listen to all topics; a token without a grant for publishing may publish
+//! to none. Other claims are ignored. A token is malformed if one of these claims has the wrong form or occurs twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,21 +25,20 @@ use crate::clock::Timestamp;
 use crate::event::NAME_MAX;
 use crate::pattern::Pattern;
 
-/// Rules on what tokens say.
+/// The rules on claims.
 #[derive(Debug, Clone)]
 pub struct ClaimsConfig {
-    /// Who we are: a token must be for one of these. Empty: a token must not be for anybody in particular (RFC 7519,
-    /// section 4.1.3).
+    /// The accepted audiences. If empty, a token must name no audience (RFC 7519, section 4.1.3).
     pub audience: Vec<String>,
-    /// Who tokens may come from. Empty: anybody with the key.
+    /// The accepted issuers. If empty, any issuer with the key is accepted.
     pub issuer: Vec<String>,
-    /// How far the issuer's clock and ours may be apart.
+    /// How much the issuer's clock may differ from this host's.
     pub leeway: Duration,
     /// Roles that see the events of all users.
     pub all_seeing_roles: Vec<String>,
 }
 
-/// The claims that matter here.
+/// The claims that are read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     exp: NumericDate,
@@ -89,8 +87,8 @@ enum User {
     Number(u64),
 }
 
-/// The claim `fanfare`. An unknown key is an error: a grant that is misspelt must not count as absent, since less is
-/// granted with it than without.
+/// The claim `fanfare`. An unknown key is an error: a misspelt grant must not count as absent, because an absent grant
+/// for listening allows more than a present one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Grants {
@@ -106,7 +104,7 @@ fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Str
 }
 
 impl Claims {
-    /// Who a token with these claims is, if it is good now. `name` names it where it does not do so itself.
+    /// The identity that these claims make, if they are valid now. `name` is the token's name if it has no `jti`.
     pub(super) fn identity(
         self,
         config: &ClaimsConfig,
@@ -162,7 +160,7 @@ impl User {
     }
 }
 
-/// The patterns of a grant and of the permissions that begin alike; none where there is neither.
+/// The patterns of a grant and of the permissions with this prefix; `None` if there is neither.
 fn patterns(
     granted: Option<Vec<String>>,
     permissions: &[String],

@@ -1,10 +1,9 @@
 //! The keys of an issuer that changes them: a JSON Web Key Set (RFC 7517), read from a file or a URL and kept fresh.
 //!
-//! Tokens are verified with the set that is held, without waiting. One task reads the set: periodically, and soon
-//! when a token names a key that is not in it, but never more often than the configured rest allows, whatever tokens
-//! say. Where it cannot be read, the keys that are held stay, and it is read again after a delay that grows up to that
-//! rest; a set without a key, in contrast, is believed. At the start, a set that was kept in a file stands in for an
-//! issuer that does not answer.
+//! Tokens are verified with the set in memory, without waiting. One task reads the set periodically, and soon after a
+//! token names a key that is not in it, but never more often than the configured rest allows. If a reading fails, the
+//! keys stay, and the next reading follows after a delay that grows up to that rest; a set that is read and has no
+//! keys, in contrast, replaces them. At start, a set from the cache file replaces an issuer that does not answer.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -25,16 +24,16 @@ use super::identity::Denied;
 use super::signature::VerifyingKey;
 use crate::sync;
 
-/// Where an issuer's keys are, and how they are treated.
+/// The settings of a key set.
 #[derive(Debug, Clone)]
 pub struct JwksConfig {
-    /// Where they are.
+    /// The place of the key set.
     pub place: Place,
-    /// What tokens may be signed with. Not empty, and none of HMAC: such a key would be a published secret.
+    /// The accepted algorithms. At least one, and none of HMAC, whose key would be a published secret.
     pub algorithms: Vec<Algorithm>,
-    /// How often they are read.
+    /// How often the set is read.
     pub refresh: Duration,
-    /// How long they are not read again, whatever tokens say.
+    /// The shortest time between two readings, whatever keys tokens name.
     pub rest: Duration,
     /// A file that keeps the last set of a URL, for a start while the URL does not answer.
     pub cache: Option<PathBuf>,
@@ -59,7 +58,7 @@ impl From<&str> for Place {
     }
 }
 
-/// How long a request waits for keys that its token names and that are not held.
+/// How long a request waits for a key that its token names and that is not in the set.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After the first reading that failed, the time to the next; it doubles up to the rest.
@@ -327,7 +326,7 @@ fn read_cache(cache: &Cache, algorithms: &[Algorithm]) -> Result<Option<Held>, S
     Ok(Some(Held::new(set, Origin::Cached, age)))
 }
 
-/// How long to wait after so many readings that failed one after the other.
+/// How long to wait after so many failed readings in a row.
 fn retry_after(failed: u64, rest: Duration) -> Duration {
     let doublings = u32::try_from(failed.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     (FIRST_RETRY * 2_u32.pow(doublings)).min(rest)
@@ -337,7 +336,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// What fails again and again is told at most once in [`TELL_EVERY`], with the number of times.
+/// Repeated failures are logged at most once in [`TELL_EVERY`], with their number.
 #[derive(Default)]
 struct Sparingly {
     told: Option<Instant>,
@@ -400,7 +399,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 #[derive(Debug, Default)]
 struct KeySet {
     keys: Vec<NamedKey>,
-    /// How many more there were that are of no use here.
+    /// The number of keys that are unusable here.
     ignored: usize,
 }
 

@@ -1,7 +1,7 @@
-//! Signatures of tokens (JWS, RFC 7515): a token is taken apart here, once, and a key says whether it signed it.
+//! Signatures of tokens (JWS, RFC 7515): parses a token, once, and verifies its signature with a key.
 //!
-//! A key carries the algorithms that it was set up with. What the token's header says can only choose among those:
-//! `alg` never brings an algorithm in, and `jwk`, `jku`, `x5c` and `x5u` are not even read.
+//! Each key has a fixed list of algorithms, and the token's header can only choose among those: `alg` cannot add one,
+//! and `jwk`, `jku`, `x5c` and `x5u` are not read at all.
 
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519};
@@ -15,12 +15,12 @@ use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
 
 use super::identity::Denied;
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is parsed, in bytes.
 pub const TOKEN_MAX: usize = 8 << 10;
 
-/// A token in its parts; none of it is to be believed before a key has signed it.
+/// A parsed token. Nothing in it may be trusted before its signature is verified.
 pub(super) struct Token<'a> {
-    /// The algorithm that it says it is signed with; none where that is no known one, such as `none`.
+    /// The algorithm that its header names; `None` if it is unknown, such as `none`.
     algorithm: Option<Algorithm>,
     key_id: Option<String>,
     /// Header and claims as they were signed.
@@ -59,7 +59,7 @@ impl<'a> Token<'a> {
         }
     }
 
-    /// The name of the key that it says it is signed with.
+    /// The name of the signing key, as the header states it.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
@@ -69,7 +69,7 @@ impl<'a> Token<'a> {
         self.signed
     }
 
-    /// What it says, where one of these keys has signed it.
+    /// The claims, if one of these keys signed them.
     pub(super) fn claims<'k, T: DeserializeOwned>(
         &self,
         keys: impl IntoIterator<Item = &'k VerifyingKey>,
@@ -98,7 +98,7 @@ pub(super) struct VerifyingKey {
     algorithms: Box<[Algorithm]>,
 }
 
-/// Kinds of keys, by what can be done with them.
+/// Kinds of keys, by the algorithms that they can be used with.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Secret,
@@ -112,7 +112,7 @@ enum Kind {
 const MODULUS_MIN: usize = 2048 / 8;
 
 impl Kind {
-    /// What kind of public key this is; none where it is one that nothing can be verified with.
+    /// The kind of a public key; `None` if it cannot verify any of the algorithms.
     fn of(key: &DecodingKey) -> Option<Kind> {
         let is = |algorithm: &'static dyn VerificationAlgorithm| {
             key.try_get_as_bytes().is_ok_and(|bytes| ParsedPublicKey::new(algorithm, bytes).is_ok())
@@ -127,7 +127,7 @@ impl Kind {
         }
     }
 
-    /// The algorithms for keys of this kind; the first is the one that is meant where none is named.
+    /// The algorithms for keys of this kind, the default first.
     fn algorithms(self) -> &'static [Algorithm] {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
         match self {
@@ -139,7 +139,7 @@ impl Kind {
         }
     }
 
-    /// The algorithms to accept: those that were set, or the usual one.
+    /// The algorithms to accept: the configured ones, or the default.
     fn accepted(self, set: &[Algorithm]) -> Result<Box<[Algorithm]>, String> {
         let own = self.algorithms();
         match set.iter().find(|algorithm| !own.contains(algorithm)) {

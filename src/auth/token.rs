@@ -1,4 +1,4 @@
-//! Tokens of listeners and services (JSON Web Tokens, RFC 7519): what is set up, and what is asked of them.
+//! Verifies the tokens of listeners and services (JSON Web Tokens, RFC 7519).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,56 +23,56 @@ pub use super::jwks::{JwksConfig, KeySetFigures, Origin, Place};
 pub use super::signature::TOKEN_MAX;
 pub use jsonwebtoken::Algorithm;
 
-/// Who needs a token.
+/// Whether requests need a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Nobody: tokens are not looked at.
+    /// Tokens are ignored.
     #[default]
     Off,
-    /// Nobody, but a token that is there must be good.
+    /// A request may come without a token, but a given token must be valid.
     Optional,
-    /// Everybody.
+    /// Every request needs a valid token.
     Required,
 }
 
-/// How tokens are treated.
+/// The settings of tokens.
 #[derive(Debug, Clone)]
 pub struct TokenConfig {
-    /// Who needs one.
+    /// Whether requests need a token.
     pub mode: Mode,
-    /// What they are verified with. There must be something unless the mode is [`Mode::Off`].
+    /// The keys that tokens are verified with. `None` is allowed only with [`Mode::Off`].
     pub keys: Option<KeySource>,
-    /// Rules on what they say.
+    /// The rules on claims.
     pub claims: ClaimsConfig,
-    /// The cookie that one may come in, beside the header `Authorization`.
+    /// The name of a cookie that may carry a token, in addition to the header `Authorization`.
     pub cookie: Option<String>,
 }
 
-/// Where the keys are that tokens are verified with.
+/// The source of the keys that tokens are verified with.
 #[derive(Debug, Clone)]
 pub enum KeySource {
     /// A secret that is shared with the issuer.
     Secret {
-        /// The secret of today.
+        /// The current secret.
         current: Secret,
-        /// The one before, and when it ends to count.
+        /// The previous secret, and when it stops being accepted.
         previous: Option<(Secret, Timestamp)>,
-        /// Which of HS256, HS384 and HS512 tokens may be signed with. Empty means HS256.
+        /// The accepted algorithms, of HS256, HS384 and HS512. Empty means HS256.
         algorithms: Vec<Algorithm>,
     },
     /// A file with the issuer's public key, in PEM.
     Pem {
         /// The file.
         file: PathBuf,
-        /// What tokens may be signed with. Empty means what is usual for the key: RS256, ES256, ES384 or EdDSA.
+        /// The accepted algorithms. Empty means the usual one for the key: RS256, ES256, ES384 or EdDSA.
         algorithms: Vec<Algorithm>,
     },
-    /// The issuer's published keys.
+    /// The key set that the issuer publishes.
     Jwks(JwksConfig),
 }
 
-/// A secret text. It is never shown.
+/// A secret text. No formatting and no error shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -83,7 +83,7 @@ impl Secret {
     }
 }
 
-/// Any text is one: an error here would show it.
+/// Every text is accepted, because an error would show it.
 impl FromStr for Secret {
     type Err = Infallible;
 
@@ -92,7 +92,7 @@ impl FromStr for Secret {
     }
 }
 
-/// Of another type, it would be shown by serde's own error.
+/// For a value of another type, serde's own error would show the secret.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
         #[derive(Deserialize)]
@@ -111,7 +111,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The shortest secret that is as strong as the shortest of the signatures, in bytes (RFC 7518, section 3.2).
+/// The shortest secret, in bytes, that is as strong as the shortest signature (RFC 7518, section 3.2).
 const SECRET_MIN: usize = 32;
 
 /// Verifies tokens.
@@ -123,17 +123,17 @@ pub struct Verifier {
 
 #[derive(Debug)]
 enum Keys {
-    /// Keys that stay, each with the moment when it ends to count.
+    /// Keys that do not change, each with the moment when it stops being accepted, if any.
     Fixed(Vec<(VerifyingKey, Option<Timestamp>)>),
     Jwks(Box<Jwks>),
 }
 
 impl Verifier {
-    /// Makes the keys ready; reads their file if they are in one. Keys behind a URL are held once
-    /// [`Verifier::keep_fresh`] runs and has got them.
+    /// Prepares the keys, and reads their file if they come from one. Keys behind a URL are available once
+    /// [`Verifier::keep_fresh`] has fetched them.
     ///
     /// # Errors
-    /// Where there is nothing to verify with: names the setting, and what was expected.
+    /// If there is no usable key: the text names the setting and what was expected.
     pub fn new(config: &TokenConfig) -> Result<Verifier, String> {
         // Stated, since the library cannot choose where some other crate brings it with another one. An error says
         // that it has been done before.
@@ -168,10 +168,10 @@ impl Verifier {
         Ok(Verifier { keys, claims: config.claims.clone() })
     }
 
-    /// Who a token is, if it is good at this moment. Asks nobody: it is verified with the keys that are held.
+    /// The identity that a token proves now. It is verified with the keys at hand; nothing is fetched.
     ///
     /// # Errors
-    /// Where it is not. [`Denied::UnknownSigner`] and [`Denied::KeysUnavailable`] may pass after a
+    /// If the token is refused. [`Denied::UnknownSigner`] and [`Denied::KeysUnavailable`] may pass after a
     /// [`Verifier::refresh`].
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Denied> {
         let token = Token::read(token)?;
@@ -185,7 +185,7 @@ impl Verifier {
         claims.identity(&self.claims, now, || digest_of(&token))
     }
 
-    /// Whether there is a key to verify with. Published ones may still have to come.
+    /// Whether there is a key to verify tokens with. A published key set may not have been fetched yet.
     pub fn has_keys(&self) -> bool {
         match &self.keys {
             Keys::Fixed(_) => true,
@@ -193,7 +193,7 @@ impl Verifier {
         }
     }
 
-    /// Figures of the key set, where keys are published in one.
+    /// Figures of the key set, if the keys come from one.
     pub fn key_set(&self) -> Option<KeySetFigures> {
         match &self.keys {
             Keys::Fixed(_) => None,
@@ -201,8 +201,8 @@ impl Verifier {
         }
     }
 
-    /// The key set that is kept in a file, where there is such a file: how many keys it has, and its age; `None` within
-    /// where none has been kept yet, and an error where it cannot be used.
+    /// The number of keys and the age of the key set in the cache file. `None` without a cache file, `Ok(None)` if the
+    /// file does not exist yet, and an error if it is unusable.
     pub fn cached(&self) -> Option<Result<Option<(usize, Duration)>, String>> {
         match &self.keys {
             Keys::Fixed(_) => None,
@@ -210,18 +210,18 @@ impl Verifier {
         }
     }
 
-    /// Keeps published keys fresh, for ever; returns at once where there are none to keep. To be run as a task, by
-    /// one only.
+    /// Keeps a published key set fresh, for ever; returns at once if the keys are not published. Run it in one task
+    /// only.
     pub async fn keep_fresh(&self) {
         if let Keys::Jwks(jwks) = &self.keys {
             jwks.keep_fresh().await;
         }
     }
 
-    /// Has published keys read again, for a token that was denied as [`Denied::UnknownSigner`] or
-    /// [`Denied::KeysUnavailable`], and waits until they have been, but a few seconds at most, and not at all where the
-    /// last reading failed. However often this is called, they are read no oftener than
-    /// [`JwksConfig::rest`] allows. Needs [`Verifier::keep_fresh`] to run.
+    /// Requests a new reading of the published key set, for a token that was denied as [`Denied::UnknownSigner`] or
+    /// [`Denied::KeysUnavailable`], and waits for it: a few seconds at most, and not at all if the last reading failed.
+    /// However often this is called, the set is read no more often than [`JwksConfig::rest`] allows.
+    /// [`Verifier::keep_fresh`] must be running.
     pub async fn refresh(&self) {
         if let Keys::Jwks(jwks) = &self.keys {
             jwks.refresh().await;
@@ -229,9 +229,9 @@ impl Verifier {
     }
 }
 
-/// Names a token that has no name: `sha256:` and the first 16 hexadecimal digits of the digest of header and claims.
-/// The signature is left out: who holds an ECDSA signature can write another one, and with it the token would have
-/// another name; and a guess at a shared secret could be tried on the digest.
+/// The name of a token without the claim `jti`: `sha256:` and the first 16 hexadecimal digits of the digest of header
+/// and claims. The signature is left out for two reasons: a holder of an ECDSA signature can write another valid one,
+/// which would change the name; and guesses at a shared secret could be tried on the digest.
 fn digest_of(token: &Token<'_>) -> Arc<str> {
     let digest = digest::digest(&digest::SHA256, token.signed().as_bytes());
     let mut name = "sha256:".to_owned();

@@ -1,5 +1,5 @@
-//! Settings: flags, environment, an optional TOML file, defaults, in that order of precedence, made into the typed
-//! configuration of each part.
+//! Reads the settings and makes each part's typed configuration of them. Flags take precedence over the environment,
+//! the environment over an optional TOML file, and the file over the defaults.
 
 mod settings;
 mod tokens;
@@ -34,66 +34,67 @@ pub use values::{LogFormat, Span};
 /// Idempotency keys that are remembered at most: about 50 MB. The oldest make room for newer ones.
 const IDEMPOTENCY_KEYS: usize = 100_000;
 
-/// What the process writes to its log, which is not the event log.
+/// Settings of logging: the lines that the process writes, not the event log.
 #[derive(Debug, Clone)]
 pub struct LoggingConfig {
-    /// The lines that are written: a level, or a filter by module.
+    /// A level, or a filter by module.
     pub filter: String,
-    /// How they look.
+    /// The format of the lines.
     pub format: LogFormat,
 }
 
-/// The whole configuration: the sum of the parts' own.
+/// The configuration of all parts together.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Where TLS is spoken, if anywhere, and as whom.
+    /// The address and the certificate for TLS, if TLS is on.
     pub tls: Option<TlsConfig>,
     /// Threads that read requests: one per core, at most 4.
     pub http_threads: usize,
     /// How long ending all streams may take.
     pub grace: Duration,
-    /// What the process writes to its log.
+    /// Settings of logging.
     pub logging: LoggingConfig,
-    /// How much of the history is kept.
+    /// Bounds on the history.
     pub history: LogConfig,
-    /// How streams are treated.
+    /// Settings of streams.
     pub fanout: FanoutConfig,
     /// Bounds on publishing.
     pub publish: PublishConfig,
     /// Bounds on listening.
     pub subscribe: SubscribeConfig,
-    /// Which pages are let in.
+    /// The origins whose pages may send requests.
     pub cors: Cors,
-    /// Bounds on what is remembered of publishes.
+    /// Bounds on remembered idempotency keys.
     pub idempotency: IdempotencyConfig,
-    /// Which proxies are believed.
+    /// The trusted proxies.
     pub proxies: ProxyConfig,
-    /// The API keys there are.
+    /// The API keys.
     pub keys: KeysConfig,
-    /// What one address, key or user may have.
+    /// Limits per address, key and user.
     pub limit: LimitConfig,
     /// Bounds on connections.
     pub server: ServerConfig,
     /// Options of sockets.
     pub socket: SocketConfig,
-    /// How tokens are treated.
+    /// Settings of tokens.
     pub tokens: TokenConfig,
-    /// Whether there is `/metrics`.
+    /// Whether `/metrics` is served.
     pub metrics: bool,
-    /// Whether there is the page at `/`.
+    /// Whether the page at `/` is served.
     pub page: bool,
     /// A warning for each setting that was given and no longer exists.
     pub gone: Vec<String>,
 }
 
 impl Config {
-    /// Makes the configuration of these flags, the environment, and the file that the flags may name. `file_limit` is
-    /// how many files the process may have open: the bounds on streams and connections follow from it.
+    /// Makes the configuration from these flags, the environment, and the file that the flags may name. `file_limit` is
+    /// the number of files that the process may have open; the default bounds on streams and connections follow from
+    /// it.
     ///
     /// # Errors
-    /// Where something cannot be read, or makes no sense: names it, and what was expected.
+    /// If a setting cannot be read or is out of range: the text names the setting and what was expected.
     pub fn read(flags: Flags, file_limit: usize) -> Result<Config, String> {
         let (list, admin) = (secret("FANFARE_KEYS")?, secret("FANFARE_ADMIN_KEY")?);
         let file = match &flags.config {
@@ -102,7 +103,7 @@ impl Config {
                 let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
                 let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
                 toml::from_str(&text).map_err(|error| match text.contains("secret") {
-                    // It would show the line that is wrong.
+                    // The parser's message would show the wrong line, and with it a secret.
                     true => wrong(&unquoted(&error, &text)),
                     false => wrong(&error),
                 })?
@@ -207,7 +208,7 @@ impl Config {
     }
 }
 
-/// The topics that are watched, each once.
+/// The topics that are watched, without duplicates.
 fn watched(topics: Option<List<TopicName>>) -> Result<Box<[Box<str>]>, String> {
     const MAX: usize = 100;
     let topics = topics.map_or_else(Vec::new, |List(topics)| topics).into_iter().map(|TopicName(name)| name);
@@ -221,18 +222,18 @@ fn watched(topics: Option<List<TopicName>>) -> Result<Box<[Box<str>]>, String> {
     }
 }
 
-/// What is wrong with the file and where, without showing it.
+/// The parser's error with its line number, without the text of the line.
 fn unquoted(error: &toml::de::Error, text: &str) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
-/// A limit on open files that leaves room for fewer streams is worth a warning.
+/// If the limit on open files leaves room for fewer streams than this, the operator is warned.
 const FEW_STREAMS: usize = 1000;
 
 impl Config {
-    /// What an operator should know of this limit on open files, where it leaves less room than was asked for or is
-    /// likely to be needed.
+    /// A warning, if this limit on open files leaves room for fewer streams than were asked for or are likely to be
+    /// needed.
     pub fn file_warning(&self, limit: usize) -> Option<String> {
         let (streams, connections) = (self.fanout.max_streams, self.server.max_connections);
         let files = Files::share_out(limit, self.fanout.shards);
@@ -244,7 +245,7 @@ impl Config {
                 how_to_raise(wanted)
             ));
         }
-        // As many as the limit leaves: nobody chose the number.
+        // The number follows from the limit; no setting chose it.
         (streams == files.streams && (1..FEW_STREAMS).contains(&streams)).then(|| {
             let needed = Files::needed(FEW_STREAMS, self.fanout.shards);
             format!(
@@ -256,7 +257,8 @@ impl Config {
     }
 }
 
-/// Why it does not start: without a stream, a broker would refuse everybody, and only say so to them.
+/// The reason for not starting: without room for a stream, the broker would refuse every client, and only the clients
+/// would learn of it.
 fn no_room(limit: usize, shards: usize) -> String {
     let (least, needed) = (Files::needed(1, shards), Files::needed(FEW_STREAMS, shards));
     format!(
@@ -272,7 +274,7 @@ fn how_to_raise(limit: usize) -> String {
     )
 }
 
-/// How the files that may be open are shared out.
+/// How the files that may be open are divided.
 struct Files {
     own: usize,
     streams: usize,
@@ -280,10 +282,10 @@ struct Files {
 }
 
 impl Files {
-    /// Some for the process itself, a thirty-second part (but 32 at least, 1,024 at most) for connections that are
-    /// not streams, the rest for streams: so publishing goes on when no stream is let in any more.
+    /// The process itself needs some. A thirty-second part, at least 32 and at most 1,024, is for connections that are
+    /// not streams, so that publishing goes on when the streams are full. The rest is for streams.
     fn share_out(limit: usize, shards: usize) -> Files {
-        // A poll and a waker for each shard, and what the runtime and the logs need.
+        // A poll and a waker for each shard, and the files of the runtime and the logs.
         let own = 48 + 2 * shards;
         let others = (limit / 32).clamp(32, 1024);
         Files { own, streams: limit.saturating_sub(others + own), others }
@@ -295,7 +297,7 @@ impl Files {
     }
 }
 
-/// A secret, which has a name in the environment only, and none where it is empty.
+/// A secret from the environment; `None` if it is absent or empty. It has no flag and no key in the file.
 pub(crate) fn secret(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(secret) => Ok(Some(secret).filter(|secret| !secret.is_empty())),

@@ -1,4 +1,4 @@
-//! The settings of tokens, which have to fit each other.
+//! Reads the settings of tokens and checks that they fit together.
 
 use std::time::Duration;
 
@@ -8,11 +8,10 @@ use super::settings::Settings;
 use super::values::{List, Moment, Span, span};
 use crate::auth::token::{ClaimsConfig, JwksConfig, KeySource, Mode, Place, TokenConfig, Verifier};
 
-/// How long a key set is not read again, whatever tokens say.
+/// The shortest time between two readings of a key set, whatever keys tokens name.
 const JWKS_REST: Duration = Duration::from_secs(10);
 
-/// Takes what concerns tokens out of the settings, and tries it: a key that nothing can be verified with is a wrong
-/// setting.
+/// Takes the settings of tokens out of all settings, and tries the keys: an unusable key is a wrong setting.
 pub(super) fn tokens(settings: &mut Settings) -> Result<TokenConfig, String> {
     let keys = key_source(settings)?;
     let mode = match (settings.auth, &keys) {

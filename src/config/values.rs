@@ -1,4 +1,5 @@
-//! What a setting's text can be, and within which bounds: each error names what was wrong and what was expected.
+//! The types of settings: how a text becomes a value, and the bounds on values. Each error names the wrong value and
+//! what was expected.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -52,13 +53,13 @@ impl FromStr for Bytes {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text lines, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -76,7 +77,7 @@ impl FromStr for Address {
     }
 }
 
-/// A moment, written as RFC 3339 has it.
+/// A moment, written in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment(pub(super) Timestamp);
 
@@ -91,7 +92,7 @@ impl FromStr for Moment {
     }
 }
 
-/// Any number of things, separated by commas; in the file, an array of them too. An empty text is none of them.
+/// A list, separated by commas; in the file it may also be an array. An empty text is an empty list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
@@ -153,7 +154,7 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("{text:?} is no port; expected a number from 0 to 65535"))
 }
 
-/// In the file they are strings, and bytes may be a plain number too.
+/// In the file these are strings; a number of bytes may also be a plain number.
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
@@ -240,7 +241,7 @@ pub(super) fn at_most(name: &str, given: Option<usize>, default: usize) -> Resul
     Ok(Some(count(name, given, default, 0, usize::MAX)?).filter(|&n| n > 0))
 }
 
-/// Spans are from 10 ms, the finest that timers here are good for, to a year.
+/// A span from 10 ms, which is the resolution of the timers, to a year.
 pub(super) fn span(name: &str, given: Option<Span>, default: Duration) -> Result<Duration, String> {
     let span = given.map_or(default, |Span(span)| span);
     match (Duration::from_millis(10)..=Duration::from_secs(365 * 24 * 3600)).contains(&span) {
@@ -249,7 +250,7 @@ pub(super) fn span(name: &str, given: Option<Span>, default: Duration) -> Result
     }
 }
 
-/// The same for what zero switches off.
+/// Like [`span`], but zero is allowed too and switches the feature off.
 pub(super) fn span_or_none(name: &str, given: Option<Span>, default: Duration) -> Result<Duration, String> {
     match given {
         Some(Span(Duration::ZERO)) => Ok(Duration::ZERO),

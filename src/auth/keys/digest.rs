@@ -1,4 +1,4 @@
-//! What is kept of a key.
+//! The digest of an API key, which the broker keeps in place of the key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
-/// How it is written begins with this.
+/// The prefix of a written digest.
 const PREFIX: &str = "sha256:";
 
 /// A key's SHA-256. It is compared in constant time only, hence no `PartialEq`.
@@ -45,7 +45,7 @@ impl FromStr for Digest {
     }
 }
 
-/// Nothing of it: who has it can check guesses.
+/// Shows nothing of the digest: it would allow to check guesses.
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Digest")

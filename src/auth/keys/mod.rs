@@ -1,5 +1,5 @@
-//! API keys: what services publish with. Of a key only its SHA-256 is kept. A fast hash is right here, other than for
-//! passwords: keys are made at random, and what has 128 random bits is not guessed however fast one guesses.
+//! API keys, which services publish with. The broker keeps only a key's SHA-256. Unlike for passwords, a fast hash is
+//! right here: keys are random, and 128 random bits cannot be guessed, however fast one tries.
 
 mod digest;
 mod key;
@@ -20,11 +20,11 @@ pub use key::{KEYS_MAX, Key};
 use read::{KeyFile, Stamp};
 pub use read::{KeySources, KeysConfig};
 
-/// The keys there are.
+/// All keys, and where to look for changes.
 #[derive(Debug)]
 pub struct Keys {
     environment: Vec<Key>,
-    /// The rate of keys that come without one.
+    /// The rate of keys without a rate of their own.
     rate: Option<Rate>,
     /// The file, as it was read at the start.
     file: Option<(PathBuf, Option<Stamp>)>,
@@ -41,12 +41,12 @@ impl Keys {
         Keys { environment, rate, file, ring: ArcSwap::from_pointee(ring) }
     }
 
-    /// How many there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.ring.load().len()
     }
 
-    /// Whether one of them is an operator's.
+    /// Whether one of them is an operator's key.
     pub fn has_admin(&self) -> bool {
         self.ring.load().iter().any(|key| key.admin)
     }
@@ -56,7 +56,7 @@ impl Keys {
         self.len() == 0
     }
 
-    /// Whether there is a place for keys. Where all of them were taken back, nobody has one; that is no open door.
+    /// Whether keys are configured. If a key file becomes empty, publishing still needs a key.
     pub fn are_set_up(&self) -> bool {
         self.file.is_some() || !self.environment.is_empty()
     }
@@ -74,11 +74,11 @@ impl Keys {
         found.cloned().ok_or(Denied::UnknownKey)
     }
 
-    /// Looks at the file every so often, and reads it where it has changed; for ever, or not at all where there is no
-    /// file. One that cannot be used is logged, once, and the keys stay as they are.
+    /// Checks the file periodically, for ever, and reads it when it has changed; returns at once if there is no file.
+    /// An unusable file is logged once, and the keys stay as they are.
     ///
-    /// A file is best replaced by renaming another over it: one that is written in place may be read half written, and
-    /// until the next look keys are missing.
+    /// Replace the file by renaming another over it: a file written in place may be read half written, and then keys
+    /// are missing until the next check.
     pub async fn keep_fresh(&self, every: Duration) {
         let Some((path, stamp)) = &self.file else { return };
         let (rate, mut seen) = (self.rate, *stamp);
@@ -98,8 +98,7 @@ impl Keys {
         }
     }
 
-    /// Puts the file's keys in the place of those it had before. Who goes on with a key by the same name goes on with
-    /// what is left of its rate.
+    /// Replaces the keys of the file. A key with the same name as before keeps what is left of its rate.
     fn renew(&self, file: KeyFile) -> Result<usize, Invalid> {
         let before = self.ring.load();
         let mut ring: Vec<Key> = self.environment.iter().chain(&file.keys).cloned().collect();

@@ -1,4 +1,4 @@
-//! Where keys come from: a TOML file, which holds their hashes, and the environment, which holds the keys themselves.
+//! Reads API keys: their hashes from a TOML file, and the keys themselves from the environment.
 //!
 //! ```toml
 //! [[key]]
@@ -24,16 +24,16 @@ use crate::event::Invalid;
 use crate::limit::{Bucket, Meter, Rate};
 use crate::pattern::Pattern;
 
-/// The shortest key that is taken, in bytes. One can only be checked where it is known, not in a file of hashes.
+/// The shortest key that is accepted, in bytes. Only keys from the environment can be checked; a file has only hashes.
 const KEY_MIN: usize = 16;
 
 /// The longest name, in bytes.
 const NAME_MAX: usize = 64;
 
-/// How a hash is made, for those who have none yet.
+/// The command that makes a hash, for error messages.
 const HOW_TO_HASH: &str = "expected hash = \"sha256:…\" with the 64 digits of: printf %s KEY | sha256sum";
 
-/// Where to look for keys. It holds some, hence no `Debug`.
+/// The sources of keys. It holds keys, so it has no `Debug`.
 #[derive(Default)]
 pub struct KeySources {
     /// A TOML file of hashes.
@@ -44,7 +44,7 @@ pub struct KeySources {
     pub admin: Option<String>,
 }
 
-/// The keys that were found, and where to look for others.
+/// The keys that were read, and the file to check for changes.
 #[derive(Debug, Clone)]
 pub struct KeysConfig {
     /// The rate of keys that come without one; `None` is no limit.
@@ -81,7 +81,7 @@ impl KeysConfig {
     }
 }
 
-/// A key that comes as itself.
+/// A key from the environment.
 fn plain(variable: &str, name: &str, key: &str, admin: bool, rate: Option<Rate>) -> Result<Key, Invalid> {
     if key.len() < KEY_MIN {
         let why = format!("the key {name:?} has {} bytes; expected at least {KEY_MIN}, made at random", key.len());
@@ -194,7 +194,7 @@ impl WrittenKey {
     }
 }
 
-/// Checks what only all keys together can break.
+/// Checks the rules on all keys together: their number, their names, and that no two are equal.
 pub(super) fn check_together(keys: &[Key]) -> Result<(), Invalid> {
     if keys.len() > KEYS_MAX {
         return Err(Invalid(format!("there are {} keys; expected at most {KEYS_MAX}", keys.len())));
