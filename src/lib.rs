@@ -22,7 +22,7 @@
 //! |---|---|
 //! | `main.rs`, `cli/mod.rs`, `serve.rs` | What can be run, and how does the broker's process begin and end? |
 //! | `app.rs`, `config/mod.rs`, `settings.rs` | Of which parts is it made, in which order do they start and stop, and what can be set? |
-//! | `server/mod.rs`, `socket.rs`, `activation.rs`, `tls/mod.rs` | How does a connection come in, with which options, and encrypted as whom? |
+//! | `server/mod.rs`, `socket.rs`, `activation.rs`, `tls/current.rs`, `handshake.rs` | How does a connection come in, with which options, and encrypted as whom? |
 //! | `server/service.rs`, `http/routes.rs` | Which endpoint does a request go to? |
 //! | `http/cors.rs`, `forwarded.rs` | Which pages may ask, and from which address does a request come? |
 //! | `http/access.rs`, `auth/mod.rs` | Who asks, and what may they do? |

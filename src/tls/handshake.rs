@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Tls;
+use super::current::Tls;
 
 /// The content type of a handshake's records (RFC 8446, section 5.1): a TLS connection's first byte.
 const HANDSHAKE: u8 = 22;
@@ -145,7 +145,7 @@ mod tests {
     use tokio_rustls::{TlsConnector, client};
 
     use super::super::certificate::tests::{Dir, Issued, issue, openssl};
-    use super::super::{Source, TlsConfig};
+    use super::super::current::{Source, TlsConfig};
     use super::*;
     use crate::clock::Timestamp;
 
