@@ -1,23 +1,24 @@
-//! Time, read once where a request or a tick begins and handed down from there.
+//! The clocks. They are read where a request or a tick begins, and the moment is passed down from there.
 //!
-//! There are two clocks. The wall clock is the one in which people give moments: the expiry of a token, `since=` with a
-//! date. Somebody may set it, and then it jumps. Ages are measured by the steady clock, which never does: how long an
-//! event is kept, how fast somebody publishes.
+//! There are two clocks. The wall clock tells moments that people give: the expiry of a token, a date in `since=`. It
+//! jumps when it is set. The steady clock never jumps, so it measures ages and rates: how long an event is kept, how
+//! fast a service publishes.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment on the steady clock, which is the system's monotonic one: it says how long ago something was, and nothing else.
+/// A moment on the steady clock, which is the system's monotonic clock. Two moments tell the time between them, and
+/// nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Steady {
     ns: u64,
 }
 
 impl Steady {
-    /// Reads the clock. It counts from what the wall clock said when it was first read, so that the numbers are never
-    /// near 0, however early they are counted back to.
+    /// Reads the clock. It counts from the wall clock's time at the first reading, so that its numbers are far from 0
+    /// and ages can be subtracted from them.
     pub fn read() -> Steady {
         static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), unix_ns()));
         let (started, unix_ns) = *START;
@@ -25,17 +26,17 @@ impl Steady {
         Steady { ns: unix_ns.saturating_add(passed) }
     }
 
-    /// A moment by its milliseconds.
+    /// A moment from its milliseconds.
     pub const fn from_ms(ms: u64) -> Steady {
         Steady { ns: ms.saturating_mul(1_000_000) }
     }
 
-    /// How long it is after `earlier`; nothing where it is before.
+    /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Steady) -> Duration {
         Duration::from_nanos(self.ns.saturating_sub(earlier.ns))
     }
 
-    /// The moment so long before it.
+    /// The moment that is `span` earlier.
     pub fn before(self, span: Duration) -> Steady {
         Steady { ns: self.ns.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)) }
     }
@@ -45,7 +46,7 @@ impl Steady {
         self.ns
     }
 
-    /// Milliseconds, as the log keeps it.
+    /// Milliseconds.
     pub fn ms(self) -> u64 {
         self.ns / 1_000_000
     }
@@ -56,7 +57,8 @@ fn unix_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A moment of wall-clock time, nanoseconds since 1970, by which it is ordered; and the same moment on the steady clock.
+/// A moment of wall-clock time, in nanoseconds since 1970, and the same moment on the steady clock. Timestamps are
+/// ordered by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Timestamp {
     unix_ns: u64,
@@ -89,8 +91,8 @@ impl Timestamp {
         Timestamp { unix_ns: unix_ns(), steady: Steady::read() }
     }
 
-    /// A moment that somebody gave, in milliseconds since 1970. Its place on the steady clock is the one that it has if
-    /// the two never differ; [`Timestamp::steady_at`] gives the real one.
+    /// A given moment, in milliseconds since 1970. Its steady moment assumes that the two clocks never differ;
+    /// [`Timestamp::steady_at`] gives the real one.
     pub const fn from_unix_ms(ms: u64) -> Timestamp {
         Timestamp { unix_ns: ms.saturating_mul(1_000_000), steady: Steady::from_ms(ms) }
     }
@@ -106,16 +108,17 @@ impl Timestamp {
         self.steady
     }
 
-    /// A given moment on the steady clock, by what the wall clock says now: it may have been wrong meanwhile.
+    /// The steady moment of a given wall-clock moment. It is computed from both clocks' present readings, because the
+    /// wall clock may have been set meanwhile.
     pub fn steady_at(self, given: Timestamp) -> Steady {
-        /// The clocks are read one after the other, so this is not exact; rather too early than too late.
+        /// The two clocks are read one after the other, so the result is not exact. It errs towards too early.
         const BETWEEN_READINGS: Duration = Duration::from_millis(1);
         let passed = Duration::from_nanos(self.unix_ns.saturating_sub(given.unix_ns));
         let ahead_ns = given.unix_ns.saturating_sub(self.unix_ns);
         Steady { ns: self.steady.ns.saturating_add(ahead_ns) }.before(passed.saturating_add(BETWEEN_READINGS))
     }
 
-    /// How long it is, by the wall clock, until a given moment; nothing where that has passed.
+    /// The time until a given moment by the wall clock; zero if that has passed.
     pub fn until(self, given: Timestamp) -> Duration {
         Duration::from_nanos(given.unix_ns.saturating_sub(self.unix_ns))
     }

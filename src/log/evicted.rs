@@ -1,5 +1,5 @@
-//! A count-min sketch that keeps maxima (Cormode and Muthukrishnan, 2005) of the newest evicted event by topic name, for
-//! topics that are no longer in the index. Its memory is bounded.
+//! A count-min sketch that keeps maxima (Cormode and Muthukrishnan, 2005): the newest evicted event by topic name, for
+//! topics that have left the index, or by prefix. Its memory is bounded.
 
 use std::hash::{BuildHasher, RandomState};
 

@@ -1,21 +1,21 @@
-//! The figures that the log tells of itself and of its topics.
+//! Figures of the log and of its topics.
 
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
-/// Figures of what is kept.
+/// Figures of the kept events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Events.
+    /// The number of events.
     pub events: usize,
-    /// Bytes.
+    /// The memory that they take, in bytes.
     pub bytes: usize,
-    /// Topics, with history or with listeners.
+    /// The number of topics with history or with listeners.
     pub topics: usize,
-    /// The oldest event's sequence number, 0 where none is kept.
+    /// The oldest event's sequence number; 0 if none is kept.
     pub oldest: u64,
-    /// The newest sequence number given, 0 before the first.
+    /// The newest sequence number; 0 before the first event.
     pub newest: u64,
     /// The bytes of all events' frames since the start.
     pub published_bytes: u64,
@@ -29,7 +29,7 @@ pub struct TopicFigures {
     pub topic: Arc<str>,
     /// Streams that ask for it by its name.
     pub listeners: u64,
-    /// How many have come.
+    /// How many streams have asked for it so far.
     pub joined: u64,
     /// How many of them have left.
     pub left: u64,
@@ -37,16 +37,16 @@ pub struct TopicFigures {
     pub events_published: u64,
     /// The bytes of their frames.
     pub bytes_published: u64,
-    /// Events a second, over the last [`RATE_WINDOW`](super::RATE_WINDOW).
+    /// Events per second, over the last [`RATE_WINDOW`](super::RATE_WINDOW).
     pub rate: f64,
     /// Events kept of it.
     pub events: usize,
-    /// The oldest of them, 0 where there is none.
+    /// The oldest kept event; 0 if there is none.
     pub oldest: u64,
-    /// The newest of them, 0 where there is none.
+    /// The newest kept event; 0 if there is none.
     pub newest: u64,
     /// When the last one was accepted.
     pub last_published: Option<Timestamp>,
-    /// The newest of its events that is no longer kept, 0 where there is none.
+    /// The newest evicted event; 0 if there is none.
     pub lost: u64,
 }

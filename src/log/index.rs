@@ -42,7 +42,7 @@ impl Index {
         self.topics.len()
     }
 
-    /// All topics, in no order. While one is looked at, a part of the index waits.
+    /// All topics, in no order. While the iterator is at a topic, writers to that shard of the map wait.
     pub(super) fn topics(&self) -> impl Iterator<Item = Arc<Topic>> {
         self.topics.iter().map(|topic| topic.clone())
     }
@@ -73,12 +73,12 @@ impl Index {
         pattern::prefixes(name).filter_map(|prefix| self.groups.get(prefix).map(|group| group.clone()))
     }
 
-    /// Finds or makes the topic, and keeps it from being forgotten until an event put into it has left again.
+    /// Finds or makes the topic, and keeps it in the index until an event that is put into it has left again.
     pub(super) fn claim(&self, name: &str) -> Arc<Topic> {
         self.with(name, Topic::claim)
     }
 
-    /// Finds or makes what the patterns name, with one more listener each.
+    /// Finds or makes the topics and groups that the patterns name, and counts one more listener for each.
     pub(super) fn join(&self, patterns: &[Pattern], shard: usize) -> Scope {
         if patterns.contains(&Pattern::All) {
             self.everything.enter(shard);
@@ -86,7 +86,7 @@ impl Index {
         }
         let (mut topics, mut groups) = (Vec::new(), Vec::new());
         for (n, pattern) in patterns.iter().enumerate() {
-            // Of two that are equal the first is kept.
+            // Of two equal patterns, the first is kept.
             let covered =
                 |(m, other): (usize, &Pattern)| m != n && other.covers(pattern) && (m < n || other != pattern);
             if patterns.iter().enumerate().any(covered) {
@@ -146,13 +146,13 @@ impl Index {
         topic.clone()
     }
 
-    /// Drops those of the topics that are neither listened to nor hold events.
+    /// Drops those of the topics that have neither listeners nor events.
     pub(super) fn forget(&self, candidates: Vec<Arc<Topic>>) {
         for topic in candidates {
             self.topics.remove_if(topic.name(), |_, topic| {
                 let unused = topic.is_unused();
                 if unused && topic.lost() > 0 {
-                    // Still under the map's guard: who makes the topic anew finds this.
+                    // While the map's guard is held, so that a topic that is made anew finds this.
                     lock(&self.dropped).note(topic.name(), [topic.lost(), topic.lost_ms()]);
                 }
                 unused

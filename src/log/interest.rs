@@ -5,23 +5,23 @@ use std::sync::Arc;
 
 use super::topic::{Event, Group, Topic};
 
-/// What a listener asked for.
+/// The topics and the filter that a listener asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Interest {
     /// The topics.
     pub scope: Scope,
-    /// What of them; all where absent, as it is for most.
+    /// The filter of their events. Most listeners have none.
     pub filter: Option<Arc<Filter>>,
 }
 
 impl Interest {
-    /// Whether the event is one of those asked for.
+    /// Whether this interest includes the event.
     pub(super) fn wants(&self, event: &Event) -> bool {
         self.scope.contains(&event.topic) && self.filter.as_ref().is_none_or(|filter| filter.lets(event))
     }
 }
 
-/// Which topics.
+/// The topics of an interest.
 #[derive(Debug, Clone)]
 pub enum Scope {
     /// Every topic.
@@ -30,7 +30,7 @@ pub enum Scope {
     Some {
         /// Topics by name.
         topics: Box<[Arc<Topic>]>,
-        /// Topics by how their names begin.
+        /// Groups of topics, by prefix.
         groups: Box<[Arc<Group>]>,
     },
 }
@@ -73,25 +73,25 @@ impl Hash for Scope {
     }
 }
 
-/// Which of its topics' events a listener gets.
+/// The events of its topics that a listener gets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
-    /// Whose.
+    /// The owners whose events it gets.
     pub viewer: Viewer,
-    /// Of which types, sorted, none twice; all where there is none.
+    /// The types that it gets, sorted, without duplicates. If there are none, it gets all types.
     pub types: Box<[Box<str>]>,
 }
 
-/// Whose events a listener gets. Those that belong to nobody are public.
+/// The owners whose events a listener gets. Events without an owner are public.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Viewer {
-    /// Everybody's.
+    /// Events of all owners.
     All,
-    /// The public ones.
+    /// Public events.
     Public,
-    /// The public ones, and this user's.
+    /// Public events, and this user's.
     Member(Arc<str>),
-    /// This user's.
+    /// This user's events.
     Only(Arc<str>),
 }
 

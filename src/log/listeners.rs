@@ -1,8 +1,8 @@
-//! How many listen to a topic or to a group of topics, shard by shard.
+//! Counts the listeners of a topic or a group, by shard.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-/// How many listen, shard by shard.
+/// The number of listeners of each shard.
 #[derive(Debug)]
 pub(super) struct Listeners {
     by_shard: Box<[AtomicU32]>,
@@ -31,13 +31,13 @@ impl Listeners {
         self.by_shard.iter().all(|n| n.load(SeqCst) == 0)
     }
 
-    /// The shards with listeners, a bit each; from 63 on they share a bit.
+    /// The shards with listeners, one bit for each; shards from 63 on share a bit.
     pub(super) fn shards(&self) -> u64 {
         let bits = self.by_shard.iter().enumerate().filter(|(_, n)| n.load(SeqCst) > 0);
         bits.fold(0, |set, (shard, _)| set | 1 << shard.min(63))
     }
 
-    /// How many there are, and how many there have been.
+    /// How many listeners there are, and how many there have been.
     pub(super) fn now_and_ever(&self) -> (u64, u64) {
         (self.by_shard.iter().map(|n| u64::from(n.load(SeqCst))).sum(), self.joined.load(SeqCst))
     }

@@ -1,4 +1,4 @@
-//! A listener's entry in the index, taken back when it is dropped.
+//! A listener's registration in the index, which ends when it is dropped.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::Log;
 use super::interest::{Filter, Interest};
 use crate::pattern::Pattern;
 
-/// One listener's entry in the index; dropping it takes the entry back.
+/// A listener's registration in the index. Dropping it removes the listener.
 #[derive(Debug)]
 pub struct Listening {
     log: Arc<Log>,
@@ -15,12 +15,12 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// What it listens to.
+    /// The topics and the filter that it listens to.
     pub fn interest(&self) -> &Interest {
         self.interest.as_ref().expect("the interest is there until it is handed over or dropped")
     }
 
-    /// Gives the interest away, and with it the duty to call [`Log::leave`] once.
+    /// Hands the interest over, and with it the duty to call [`Log::leave`] once.
     pub fn hand_over(mut self) -> Interest {
         self.interest.take().expect("the interest is handed over once")
     }
@@ -35,10 +35,11 @@ impl Drop for Listening {
 }
 
 impl Log {
-    /// Registers a listener of `shard` for what the patterns name, and with it the right to be woken for it.
+    /// Registers a listener of `shard` for the topics that the patterns name. From then on, their events wake the
+    /// shard.
     ///
-    /// Whoever joins first and reads the head afterwards misses nothing: an event is either at or before that head,
-    /// or its publisher sees the listener.
+    /// A caller that joins first and reads the head afterwards misses no event: an event is either at or before that
+    /// head, or its publisher sees the listener.
     pub fn join(self: &Arc<Self>, patterns: &[Pattern], filter: Option<Filter>, shard: usize) -> Listening {
         let scope = self.index.join(patterns, shard);
         let interest = Interest { scope, filter: filter.map(Arc::new) };

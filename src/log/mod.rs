@@ -1,23 +1,23 @@
-//! The log: every accepted event, in one order, for as long as it is kept.
+//! The event log: it numbers accepted events in one order and keeps them within bounds.
 //!
 //! # The slow reader
 //! A reader holds no queue; it holds a *cursor*, the sequence number up to which it has seen everything it asked for.
-//! [`Log::read`] gives what comes after. If an event of the reader's own topics after its cursor is no longer kept,
-//! the read says so ([`Read::lost`]), and the reader is told of a gap. So a reader may be as slow as it likes: it costs
-//! nobody anything, and what it misses it knows. A live stream, a reconnecting one and a slow one differ only in
-//! where their cursors stand.
+//! [`Log::read`] returns the events after the cursor. If an event of the reader's own topics after its cursor is no
+//! longer kept, the read says so ([`Read::lost`]), and the stream is sent a gap. So a reader may be as slow as it
+//! likes: it slows no other reader down, and it learns what it has missed. A live stream, a reconnecting one and a slow
+//! one differ only in where their cursors stand.
 //!
 //! # What is kept
-//! Each event stands in the order (all events) and in its topic's history, the same shared frame. It leaves when
-//! - its topic holds more than [`LogConfig::topic_events`] (unless it is among the newest
-//!   [`LogConfig::live_events`] of all, which a reader just behind may need),
+//! Each event stands in the order of all events and in its topic's history; both share one frame. It leaves when
+//! - its topic holds more than [`LogConfig::topic_events`] (unless the event is among the newest
+//!   [`LogConfig::live_events`] of all, which a reader slightly behind may need),
 //! - it is older than [`LogConfig::max_age`],
-//! - everything together is over [`LogConfig::max_events`] or [`LogConfig::max_bytes`]: then the topic that holds the
-//!   most bytes gives up its oldest, so that a chatty topic never pushes out a quiet one's last events.
+//! - all events are over [`LogConfig::max_events`] or [`LogConfig::max_bytes`]: then the topic that holds the
+//!   most bytes loses its oldest event, so that a chatty topic never pushes out a quiet one's last events.
 //!
 //! # Lock order
-//! The order (`Log::order`), then one topic's history, then a shard of one of the index's maps, then the memory of dropped
-//! topics. Each is taken only while those after it are free; none is held across an `.await`.
+//! The order (`Log::order`), then one topic's history, then a shard of one of the index's maps, then the sketch of
+//! dropped topics. A thread that holds a later one takes no earlier one; none is held across an `.await`.
 
 mod config;
 mod evicted;
@@ -47,24 +47,24 @@ use order::Order;
 pub use rate::RATE_WINDOW;
 pub use topic::{Event, Group, Topic};
 
-/// Events looked at under the lock by one read that has to search: some ten microseconds.
+/// The most events that one searching read examines under the lock, which takes some ten microseconds.
 const LOOK_MAX: usize = 1024;
 
-/// What an append did.
+/// The result of an append.
 #[derive(Debug)]
 pub struct Appended {
     /// The sequence number of the last event.
     pub last: u64,
-    /// Which shards have listeners for any of the events: bit `n` for shard `n` (shards from 63 on share bit 63).
+    /// The shards with listeners for any of the events: bit `n` for shard `n` (shards from 63 on share bit 63).
     pub shards: u64,
 }
 
-/// What a read gave, beside the events.
+/// The result of a read, beside the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Read {
-    /// The reader has now seen all of its own up to here.
+    /// The new cursor: the reader has now seen all of its own events up to here.
     pub cursor: u64,
-    /// The newest event of its own that it can no longer have, if that is after the cursor it came with.
+    /// The newest evicted event of its own topics, if that is after the old cursor: then the reader has missed events.
     pub lost: Option<u64>,
 }
 
@@ -76,7 +76,7 @@ pub struct Log {
     watched: Box<[Arc<Topic>]>,
     order: Mutex<Order>,
     index: Index,
-    /// The newest sequence number, readable without the lock: what a shard looks at before it goes to sleep.
+    /// The newest sequence number, readable without the lock. A shard looks at it before it goes to sleep.
     head: AtomicU64,
 }
 
@@ -84,12 +84,12 @@ impl Log {
     /// An empty log for `shards` shards' listeners.
     pub fn new(config: LogConfig, shards: usize, epoch: Epoch) -> Log {
         let index = Index::new(shards);
-        // Claimed for good: that is what keeps them there.
+        // A claim that is never taken back keeps them in the index.
         let watched = config.watched.iter().map(|name| index.claim(name)).collect();
         Log { epoch, watched, order: Mutex::new(Order::new(config)), index, head: AtomicU64::new(0) }
     }
 
-    /// The name of this history.
+    /// The epoch, which begins each id.
     pub fn epoch(&self) -> &Epoch {
         &self.epoch
     }
@@ -104,7 +104,7 @@ impl Log {
         self.head.load(Ordering::SeqCst)
     }
 
-    /// Accepts events: they get consecutive places in the order and can be read from then on.
+    /// Accepts events: gives them consecutive sequence numbers and makes them readable.
     pub fn append(&self, drafts: Vec<Draft>, now: Timestamp) -> Appended {
         // Topics are found before the order is locked; the claim keeps them in the index until the event is in.
         let claimed: Vec<_> = drafts.into_iter().map(|d| (self.index.claim(&d.topic), d.frame, d.owners)).collect();
@@ -119,13 +119,13 @@ impl Log {
         self.head.store(last, Ordering::SeqCst);
         drop(order);
 
-        // After the order: whoever joined before it read the head, and so needs a wake, is seen here.
+        // After the order's lock: a listener that joined before it read the head needs a wake, and is seen here.
         let shards = topics.iter().fold(0, |set, topic| set | self.index.shards_for(topic));
         self.index.forget(dropped);
         Appended { last, shards }
     }
 
-    /// Lets go of what is too old by now. To be called about once a second: a silent log ages too.
+    /// Evicts events that are too old. Call it about once a second: events age also while none are published.
     pub fn expire(&self, now: Timestamp) {
         let dropped = self.order().trim(now);
         self.index.forget(dropped);
@@ -136,8 +136,8 @@ impl Log {
         self.index.leave(&interest.scope, shard);
     }
 
-    /// The shard's own read: all events after `cursor` that any of its listeners wants, at most `max` looked at.
-    /// `lost` here counts events of any topic.
+    /// A shard's read: all events after `cursor` that any listener of the shard wants. It examines at most `max`
+    /// events. Its [`Read::lost`] counts evicted events of any topic.
     pub fn read_shard(&self, shard: usize, cursor: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Read {
         let order = self.order();
         let lost = Some(order.lost()).filter(|&lost| lost > cursor);
@@ -153,9 +153,9 @@ impl Log {
         Read { cursor: if seen == max { last } else { order.newest() }, lost }
     }
 
-    /// One reader's read: the events of its interest after `cursor` and up to `upto`, in order, at most `max` (which
-    /// is at least 1), into `out` (which is empty). Looks at a bounded number of events: one that finds nothing may
-    /// still stop short of `upto`, at the cursor it gives.
+    /// One reader's read: appends the events of its interest after `cursor` and up to `upto`, in order, to `out`, which
+    /// is empty. It appends at most `max`, which is at least 1. It examines a bounded number of events, so a read that
+    /// finds nothing may still stop before `upto`, at the cursor that it returns.
     pub fn read(&self, interest: &Interest, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Read {
         let Some(filter) = &interest.filter else { return self.read_scope(&interest.scope, cursor, upto, max, out) };
         let mut read = self.read_scope(&interest.scope, cursor, upto, max.max(LOOK_MAX), out);
@@ -193,7 +193,7 @@ impl Log {
                 }
                 lost
             }
-            // Which topics a group has is not known: their events are found among everything.
+            // A group does not know its topics, so their events are searched for in the order.
             Scope::Some { topics, groups } => {
                 let order = self.order();
                 let mut looked_to = cursor;
@@ -215,8 +215,9 @@ impl Log {
         Read { cursor: cursor_now, lost: Some(lost).filter(|&lost| lost > cursor) }
     }
 
-    /// The same for topics that have put events out of their histories: some of them may still stand in the order.
-    /// All under its lock, so that nothing leaves meanwhile. Gives the newest that is lost.
+    /// The same for topics whose histories have evicted events, some of which may still stand in the order. It holds
+    /// the order's lock throughout, so that no event leaves meanwhile. Returns the newest event that has left the order
+    /// too.
     fn read_with_detached(
         &self,
         topics: &[Arc<Topic>],
@@ -234,7 +235,7 @@ impl Log {
         topics.iter().map(|topic| topic.lost()).max().unwrap_or(0)
     }
 
-    /// The newest event of this interest's topics that was kept once and is no longer, 0 where there is none.
+    /// The newest evicted event of this interest's topics; 0 if there is none.
     pub fn lost(&self, interest: &Interest) -> u64 {
         match &interest.scope {
             Scope::All => self.order().lost(),
@@ -242,8 +243,8 @@ impl Log {
         }
     }
 
-    /// The topics with the most going on, at most so many, the busiest first: by events a second, then by listeners,
-    /// then by name. Looks at all there are.
+    /// The busiest topics, at most `most` of them: by events per second, then by listeners, then by name. It looks at
+    /// every topic.
     pub fn busiest(&self, most: usize, now: Timestamp) -> Vec<TopicFigures> {
         let mut figures: Vec<_> = self.index.topics().map(|topic| topic.figures(now)).collect();
         let order = |one: &TopicFigures, other: &TopicFigures| {
@@ -294,7 +295,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // Events hold their topics and topics their events: emptying the histories unties the knot.
+        // Events hold their topics and topics hold their events: emptying the histories breaks this cycle of `Arc`s.
         self.order().clear();
     }
 }

@@ -1,4 +1,4 @@
-//! All kept events in one sequence, and the rules by which they leave.
+//! The order: all kept events in one sequence, and the rules by which they are evicted.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,14 +15,15 @@ use crate::id::Epoch;
 use crate::pattern;
 use crate::sync::lock;
 
-/// What a topic with history weighs beside its events: itself, its name twice, its places in the maps.
+/// The memory that a topic with history takes beside its events, in bytes: the struct, its name twice, its entries in
+/// the maps.
 const TOPIC_WEIGHT: usize = 512;
 
-/// Topics by what they hold; the last one holds the most bytes, and among equals the oldest event.
+/// Topics by the bytes that they hold. The last one holds the most, and among equals the oldest event.
 type ByWeight = BTreeMap<(usize, Reverse<u64>), Arc<Topic>>;
 
-/// Kept events, oldest first. An event that leaves from the middle leaves a hole, and holes are swept out once they
-/// are as many as the events: every operation is O(log n), amortized.
+/// Kept events in a deque, oldest first. An event that leaves from the middle leaves a hole, and holes are removed once
+/// they are as many as the events: every operation is O(log n), amortized.
 #[derive(Debug)]
 pub(super) struct Order {
     config: LogConfig,
@@ -30,18 +31,18 @@ pub(super) struct Order {
     events: usize,
     bytes: usize,
     by_weight: ByWeight,
-    /// What has left its topic's history and stands here only as one of the newest.
+    /// Events that have left their topics' histories and are kept only as some of the newest.
     detached: BTreeSet<u64>,
     emptied: Vec<Arc<Topic>>,
     newest: u64,
-    /// When it was accepted.
+    /// When the newest event was accepted.
     newest_at: Steady,
     /// The bytes of all events' frames, also of those that left.
     published_bytes: u64,
-    /// The newest event that left, and when that had been accepted.
+    /// The newest evicted event, and when it had been accepted.
     lost: u64,
     lost_ms: u64,
-    /// The same by how the topics' names begin.
+    /// The same by the prefixes of topic names.
     lost_by_prefix: Evicted,
 }
 
@@ -74,7 +75,8 @@ impl Order {
     /// Gives an event its place here and in its topic.
     pub(super) fn push(&mut self, topic: &Arc<Topic>, frame: Unsealed, owners: Owners, epoch: &Epoch, now: Timestamp) {
         self.newest += 1;
-        // Publishers read the clock one after the other and may come here in another order: the search by time needs it.
+        // Two publishers may read the clock in one order and come here in the other. The search by time needs moments
+        // that never go back.
         self.newest_at = self.newest_at.max(now.steady());
         let event = Arc::new(Event {
             seq: self.newest,
@@ -98,8 +100,8 @@ impl Order {
         self.slide_live_window();
     }
 
-    /// Applies the bounds on age and on the whole. Gives the topics that have lost their last event since the last
-    /// time: nothing may need them any more.
+    /// Applies the bounds on age, on all events and on all bytes. Returns the topics that have lost their last event
+    /// since the last call: they may be unused now.
     pub(super) fn trim(&mut self, now: Timestamp) -> Vec<Arc<Topic>> {
         let expired = now.steady().before(self.config.max_age);
         loop {
@@ -108,7 +110,7 @@ impl Order {
             self.evict(&oldest.topic, oldest.seq);
         }
         while self.events > self.config.max_events || self.bytes > self.config.max_bytes {
-            // What only the live window still keeps goes first: it is in no history any more.
+            // Events that only the live window keeps go first: they are in no history any more.
             if let Some(seq) = self.detached.pop_first() {
                 self.remove(seq);
                 continue;
@@ -121,7 +123,7 @@ impl Order {
         mem::take(&mut self.emptied)
     }
 
-    /// Removes the event `seq`, and what its topic has before it, wherever they still stand.
+    /// Evicts the event `seq` from the order and, with all earlier events there, from its topic's history.
     fn evict(&mut self, topic: &Arc<Topic>, seq: u64) {
         let mut history = lock(topic.history());
         while history.oldest().is_some_and(|event| event.seq <= seq) {
@@ -144,7 +146,7 @@ impl Order {
         }
     }
 
-    /// What has left the live window goes, if its topic's bound had put it out before.
+    /// Removes the events that have left the live window and had left their topics' histories before.
     fn slide_live_window(&mut self) {
         while let Some(seq) = self.detached.first().copied().filter(|seq| !self.is_live(seq - 1)) {
             self.detached.pop_first();

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::clock::Steady;
 
-/// The time over which a topic's rate is taken.
+/// The time over which a topic's rate is measured.
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 
-/// Counts by windows of time, so that a rate of the last window's length can be told from two numbers.
+/// Counts events by windows of time. Two counts are enough to estimate the rate over the last window's length.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
-    /// Which window it is, on the steady clock.
+    /// The number of the current window, on the steady clock.
     window: u64,
     count: u64,
     /// The count of the window before.
@@ -23,7 +23,7 @@ impl Pace {
         self.count += 1;
     }
 
-    /// Events a second: those of this window, and of the one before as much as lies within a window's length.
+    /// Events per second: those of this window, and the share of the window before that lies within a window's length.
     pub(super) fn rate(&self, now: Steady) -> f64 {
         let Pace { window, count, before } = self.at(now);
         let length = RATE_WINDOW.as_secs_f64();
@@ -34,7 +34,7 @@ impl Pace {
     fn at(self, now: Steady) -> Pace {
         let window = now.ms() / (1000 * RATE_WINDOW.as_secs());
         match window.saturating_sub(self.window) {
-            // A reading from before another one's stays in its window.
+            // A clock reading that is older than another thread's stays in that one's window.
             0 => self,
             1 => Pace { window, count: 0, before: self.count },
             _ => Pace { window, count: 0, before: 0 },

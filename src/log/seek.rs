@@ -6,7 +6,7 @@ use super::{LOOK_MAX, Log, is_of};
 use crate::clock::Steady;
 
 impl Log {
-    /// The oldest event kept of this interest, 0 where there is none.
+    /// The oldest kept event of this interest; 0 if there is none.
     pub fn oldest(&self, interest: &Interest) -> u64 {
         let oldest = match interest {
             Interest { scope: Scope::All, filter: None } => self.order().oldest().map(|event| event.seq),
@@ -43,7 +43,7 @@ impl Log {
         nth.map_or(0, |seq| seq - 1)
     }
 
-    /// Looks back through all that is kept, in steps between which publishers have their turn.
+    /// Searches all kept events from the newest back, in steps between which publishers can take the lock.
     fn nth_newest_wanted(&self, interest: &Interest, mut back: usize) -> Option<u64> {
         let mut cursor = self.head();
         while cursor > 0 {
@@ -66,8 +66,8 @@ impl Log {
         None
     }
 
-    /// The cursor from which a reader sees what was accepted at `since` or later, and whether events of its interest's
-    /// topics from after that moment are no longer kept.
+    /// The cursor from which a reader sees the events accepted at `since` or later, and whether events of its topics
+    /// from after that moment have been evicted.
     pub fn cursor_since(&self, interest: &Interest, since: Steady) -> (u64, bool) {
         // 0 stands for "nothing lost" below.
         let since_ms = since.ms().max(1);

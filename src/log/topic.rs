@@ -65,12 +65,12 @@ impl Topic {
         }
     }
 
-    /// Its name.
+    /// The topic's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Keeps it in the index until an event put into it has left again.
+    /// Keeps the topic in the index until an event that is put into it has left again.
     pub(super) fn claim(&self) {
         self.claims.fetch_add(1, SeqCst);
     }
@@ -102,19 +102,19 @@ impl Topic {
         &self.history
     }
 
-    /// An event left the history.
+    /// Notes that an event left the history.
     pub(super) fn note_detached(&self, event: &Event) {
         self.detached.fetch_max(event.seq, SeqCst);
     }
 
-    /// An event left the order. True if it was the last one.
+    /// Notes that an event left the order. True if it was the topic's last one there.
     pub(super) fn note_lost(&self, event: &Event) -> bool {
         self.lost.fetch_max(event.seq, SeqCst);
         self.lost_ms.fetch_max(event.accepted.ms(), SeqCst);
         self.claims.fetch_sub(1, SeqCst) == 1
     }
 
-    /// Whether this event of it has left the history.
+    /// Whether this event of the topic has left the history.
     pub(super) fn is_detached(&self, event: &Event) -> bool {
         event.seq <= self.detached.load(SeqCst)
     }
@@ -123,7 +123,7 @@ impl Topic {
         self.lost.load(SeqCst)
     }
 
-    /// When the newest event that was lost had been accepted, 0 where none was.
+    /// When the newest evicted event had been accepted, in milliseconds; 0 if there is none.
     pub(super) fn lost_ms(&self) -> u64 {
         self.lost_ms.load(SeqCst)
     }
@@ -137,13 +137,13 @@ impl Topic {
         lock(&self.history).events.iter().rev().take(n).map(|event| event.seq).collect()
     }
 
-    /// Adds its first `max` events after `cursor` and up to `upto` from the history. False if some after `cursor` have
-    /// left it.
+    /// Appends the first `max` events after `cursor` and up to `upto` in the history. False if an event after `cursor`
+    /// has left the history.
     pub(super) fn read(&self, cursor: u64, upto: u64, max: usize, out: &mut Vec<Arc<Event>>) -> bool {
         let history = lock(&self.history);
         let at = history.events.partition_point(|event| event.seq <= cursor);
         out.extend(history.events.range(at..).take_while(|event| event.seq <= upto).take(max).cloned());
-        // Under the lock: between the events and this nothing can leave.
+        // While the history is locked, so that no event leaves between the two steps.
         self.detached.load(SeqCst) <= cursor
     }
 }
@@ -161,7 +161,7 @@ impl Group {
         Group { prefix, listeners: Listeners::new(shards) }
     }
 
-    /// How the names begin; the last byte is a dot.
+    /// The prefix of the names, with its last dot.
     pub fn prefix(&self) -> &Arc<str> {
         &self.prefix
     }
@@ -172,7 +172,7 @@ impl Group {
     }
 }
 
-/// A topic's kept events, oldest first, and the count of all there were.
+/// A topic's kept events, oldest first, and the count of all that were published.
 #[derive(Debug)]
 pub(super) struct History {
     events: VecDeque<Arc<Event>>,

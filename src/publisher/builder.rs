@@ -1,4 +1,4 @@
-//! A publisher's settings, and how it starts.
+//! The settings of a publisher, and its start.
 
 use std::env;
 use std::fmt;
@@ -14,10 +14,10 @@ use super::thread;
 use crate::client::Client;
 use crate::name::Invalid;
 
-/// Where the platform's services find the broker unless `GATEWAY_URL` says otherwise.
+/// The broker's address in the platform, unless `GATEWAY_URL` is set.
 const GATEWAY: &str = "http://gateway:8000";
 
-/// Why there is no publisher: which setting is wrong, and what was expected.
+/// Why a publisher could not be built: the text names the wrong setting and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildError(String);
 
@@ -77,8 +77,7 @@ impl Builder {
         }
     }
 
-    /// Where the broker is, such as `http://gateway:8000`, which is the default; `https` needs the feature of that
-    /// name.
+    /// The broker's address; `http://gateway:8000` by default. `https` needs the feature of that name.
     #[must_use]
     pub fn url(mut self, url: &str) -> Builder {
         self.url = url.to_owned();
@@ -99,37 +98,37 @@ impl Builder {
         self
     }
 
-    /// Whether `service` and `published_at` (RFC 3339, UTC, when it was published) are added to an event's data where
-    /// it does not have them, whatever their values; the default. Without, data is passed on to the letter.
+    /// Whether `service` and `published_at` (when the event was published, in RFC 3339, UTC) are added to an event's
+    /// data if it does not have them; they are by default. Otherwise data is passed on to the letter.
     #[must_use]
     pub fn stamp(mut self, is_stamped: bool) -> Builder {
         self.is_stamped = is_stamped;
         self
     }
 
-    /// Events that are queued at most, those that are being sent included; 10,000 by default.
+    /// The most events that are queued, including those that are being sent; 10,000 by default.
     #[must_use]
     pub fn queue_events(mut self, events: usize) -> Builder {
         self.bounds.events = events;
         self
     }
 
-    /// Bytes that are queued at most, counted as they are sent; 16 MiB by default. Besides them the queue needs about
-    /// 0.3 kB of memory an event, and a request as much again as its body.
+    /// The most bytes that are queued, counted as they are sent; 16 MiB by default. In addition the queue needs about
+    /// 0.3 kB of memory per event, and a request as much again as its body.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Builder {
         self.bounds.bytes = bytes;
         self
     }
 
-    /// Events in one request at most; 500 by default. The broker takes no more than its `--max-batch`.
+    /// The most events in one request; 500 by default. The broker accepts at most its `--max-batch`.
     #[must_use]
     pub fn max_batch(mut self, events: usize) -> Builder {
         self.bounds.batch = events;
         self
     }
 
-    /// Bytes of one request's body at most; 1 MiB by default, as the broker's `--max-body`.
+    /// The largest body of one request, in bytes; 1 MiB by default, as the broker's `--max-body`.
     #[must_use]
     pub fn max_body(mut self, bytes: usize) -> Builder {
         self.bounds.body = bytes;
@@ -151,16 +150,16 @@ impl Builder {
         self
     }
 
-    /// How long an event is of use after it was published, and so is tried to be sent; 5 minutes by default. Where it
-    /// is longer than the broker's `--idempotency-window` (10 minutes), what is sent again may be published twice.
+    /// How long the publisher tries to send an event; 5 minutes by default. If this is longer than the broker's
+    /// `--idempotency-window` (10 minutes), a repeated request may be published twice.
     #[must_use]
     pub fn give_up_after(mut self, age: Duration) -> Builder {
         self.bounds.age = age;
         self
     }
 
-    /// What is told when events were dropped, instead of a warning in the log: at once, and then at most every ten
-    /// seconds. It is called by the publisher's thread, which meanwhile sends nothing; a panic in it closes the
+    /// A callback for reports of dropped events, which replaces the warning in the log. It is called at once, and then
+    /// at most every ten seconds, by the publisher's thread, which sends nothing meanwhile. A panic in it closes the
     /// publisher.
     #[must_use]
     pub fn on_report(mut self, report: impl Fn(&Report) + Send + Sync + 'static) -> Builder {
@@ -171,7 +170,7 @@ impl Builder {
     /// Starts the publisher and its thread. It does not connect before there is something to send.
     ///
     /// # Errors
-    /// Where a setting cannot be right, or the system has no thread.
+    /// If a setting is wrong, or the system has no thread.
     pub fn build(self) -> Result<Publisher, BuildError> {
         let wrong = |what: &str, why: &str| Err(BuildError(format!("{what}: {why}")));
         if self.service.is_empty() {
@@ -210,11 +209,11 @@ impl Builder {
 }
 
 impl Publisher {
-    /// A publisher for this service, to where `GATEWAY_URL` says (`http://gateway:8000` where it says nothing), with
-    /// the API key in `FANFARE_KEY`, if there is one.
+    /// A publisher for this service to the broker at `GATEWAY_URL` (by default `http://gateway:8000`), with the API key
+    /// in `FANFARE_KEY`, if there is one.
     ///
     /// # Errors
-    /// Where one of them cannot be right.
+    /// If one of them is wrong.
     pub fn from_env(service: &str) -> Result<Publisher, BuildError> {
         let mut builder = Publisher::builder(service);
         if let Some(url) = variable("GATEWAY_URL")? {
@@ -232,7 +231,7 @@ impl Publisher {
     }
 }
 
-/// An environment variable; an empty one is none.
+/// An environment variable; `None` if it is absent or empty.
 fn variable(name: &str) -> Result<Option<String>, BuildError> {
     match env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),

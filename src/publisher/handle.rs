@@ -1,4 +1,4 @@
-//! What a service holds of its publisher, and publishes by.
+//! The handle of a publisher, by which a service publishes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use super::queue::{Figures, Queue};
 use super::rejected::Rejected;
 use super::thread::block_on;
 
-/// What publishes. It is cheap to clone; all clones share one queue and one connection.
+/// A publisher. It is cheap to clone; all clones share one queue and one connection.
 ///
-/// When the last clone is dropped, what is queued is still sent, as long as the process runs; nobody waits for it.
-/// [`close`](Publisher::close) does.
+/// When the last clone is dropped, queued events are still sent for as long as the process runs, but dropping does not
+/// wait for that. [`close`](Publisher::close) does.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     handle: Arc<Handle>,
@@ -43,13 +43,13 @@ impl Publisher {
     /// It never waits for the broker, nor for room in the queue. It may be called from any thread, in a runtime or not.
     ///
     /// # Errors
-    /// [`Rejected`], where the event was dropped. That is counted and reported already.
+    /// [`Rejected`], if the event was dropped. The drop has been counted and will be reported.
     pub fn publish<T: Serialize + ?Sized>(&self, topic: &str, kind: &str, data: &T) -> Result<(), Rejected> {
         self.publish_to(None, topic, kind, data)
     }
 
-    /// As [`publish`](Publisher::publish), but where the queue is full it waits for room: for tools that pass on what
-    /// they read, as fast as the broker takes it.
+    /// As [`publish`](Publisher::publish), but if the queue is full, it waits for room. This is for tools that pass on
+    /// what they read as fast as the broker takes it.
     ///
     /// # Errors
     /// [`Rejected`], but never [`Rejected::Full`].
@@ -69,7 +69,7 @@ impl Publisher {
         ForUsers { publisher: self, users: Some(users) }
     }
 
-    /// What became of all that was published so far.
+    /// Figures of all events that were published so far.
     pub fn figures(&self) -> Figures {
         self.handle.queue.figures()
     }
@@ -79,10 +79,11 @@ impl Publisher {
         self.handle.queue.last_id()
     }
 
-    /// Waits until every event is decided that was queued before: accepted, or dropped. Nothing is held up by it. It
-    /// takes as long as the broker does, and where that does not answer, [`Builder::give_up_after`](super::Builder::give_up_after).
+    /// Waits until every event that was queued before is accepted or dropped. Publishing goes on meanwhile. It takes as
+    /// long as the broker does or, if the broker does not answer,
+    /// [`Builder::give_up_after`](super::Builder::give_up_after).
     ///
-    /// It needs no runtime of a certain kind.
+    /// It works in any async runtime.
     pub async fn flush(&self) -> Figures {
         self.handle.queue.flushed().await
     }
@@ -96,7 +97,7 @@ impl Publisher {
     /// Takes no more events, of this clone or any other, sends what is queued, and gives the final figures; after
     /// `within` it drops what is left as `closed`.
     ///
-    /// It needs no runtime of a certain kind; the publisher's own thread keeps the time.
+    /// It works in any async runtime; the publisher's own thread keeps the time.
     pub async fn close(&self, within: Duration) -> Figures {
         self.handle.queue.close(Instant::now().checked_add(within));
         self.handle.queue.closed().await
@@ -148,7 +149,8 @@ impl<'a> ForUsers<'a> {
         self.publisher.publish_to(self.users, topic, kind, data)
     }
 
-    /// The same with data that names its user itself: where these are no others, it is checked that it does.
+    /// As [`publish`](ForUsers::publish), for data that names `user`: without other users, the event belongs to that
+    /// user, who must have a name.
     pub(super) fn publish_of<T>(&self, user: &str, topic: &str, kind: &str, data: &T) -> Result<(), Rejected>
     where
         T: Serialize + ?Sized,

@@ -1,4 +1,4 @@
-//! The publisher: how a service gets its events to the broker without ever waiting for it.
+//! The publisher: a service publishes events with it and never waits for the broker.
 //!
 //! ```text
 //! caller ─▶ publish ─▶ encode ─▶ queue ────────▶ sender ─────▶ POST /api/v1/events/broadcast
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`Publisher::publish`] checks an event by the broker's own rules, encodes it in the caller's thread and puts it into
-//! a queue. That is all that a caller waits for: no network, no runtime, no other caller's encoding. A thread of the
-//! publisher's own takes batches from the queue and sends them over one kept connection.
+//! a queue. A caller waits for nothing else: no network, no runtime, no other caller's encoding. The publisher's own
+//! thread takes batches from the queue and sends them over one kept connection.
 //!
 //! What can go wrong on the way, and what happens then:
 //!

@@ -1,8 +1,8 @@
-//! What was published and is not decided yet, in the order in which it came, bounded by events and by bytes; and the
-//! count of what became of it.
+//! The queue of events that are neither accepted nor dropped yet, in the order in which they were published, bounded by
+//! events and by bytes; and the counts of accepted and dropped events.
 //!
-//! One lock covers both, so that at every moment all that was published is accepted, dropped for a reason, or queued.
-//! It is held to move an event or to count one: never while something is encoded, sent or freed.
+//! One lock covers both, so that at every moment each published event is accepted, dropped for a reason, or queued. The
+//! lock is held to move an event or to count one, and never while an event is encoded, sent or freed.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -15,48 +15,49 @@ use super::encode::Event;
 use super::rejected::Rejected;
 use crate::sync::lock;
 
-/// What became of all that was published.
+/// Figures of all published events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
     /// Events given to the publisher: the sum of `queued`, `accepted` and what was dropped.
     pub published: u64,
-    /// Events that wait, or are being sent.
+    /// Events that wait or are being sent.
     pub queued: u64,
-    /// Bytes of these, as they are sent.
+    /// Their bytes, as they are sent.
     pub queued_bytes: u64,
     /// Events that the broker has accepted.
     pub accepted: u64,
-    /// Events that it never will have accepted, as far as is known here.
+    /// Events that were dropped.
     pub dropped: Dropped,
     /// Requests made.
     pub requests: u64,
-    /// Those of them that were made because the one before had failed.
+    /// Requests that repeated a failed one.
     pub retried: u64,
 }
 
 /// Events that were dropped, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Dropped {
-    /// They break the rules on topics and types, or their data is no JSON object, or is too large: told to the caller.
+    /// They break the rules on topics and types, or their data is no JSON object or is too large. The caller got
+    /// [`Rejected`].
     pub invalid: u64,
-    /// The queue was full: told to the caller.
+    /// The queue was full. The caller got [`Rejected`].
     pub full: u64,
-    /// The broker refused them: for what they hold, or because this service may not publish them.
+    /// The broker refused them, for their content or because this service may not publish them.
     pub refused: u64,
-    /// For as long as they were of use, the broker could not be asked, or did not answer. Where only its answer was
-    /// lost each time, it may have accepted them.
+    /// The broker could not be reached or did not answer until they expired. If only its answers were lost, it may have
+    /// accepted them.
     pub expired: u64,
-    /// They were published after the publisher was closed, or still queued when its time to close was over.
+    /// They were published after the publisher was closed, or were still queued when its time to close was over.
     pub closed: u64,
 }
 
 impl Dropped {
-    /// All of them.
+    /// All dropped events.
     pub fn total(&self) -> u64 {
         self.invalid + self.full + self.refused + self.expired + self.closed
     }
 
-    /// What was dropped since these were counted.
+    /// The events that were dropped since an earlier count.
     pub(super) fn since(&self, earlier: &Dropped) -> Dropped {
         Dropped {
             invalid: self.invalid - earlier.invalid,
@@ -68,7 +69,7 @@ impl Dropped {
     }
 }
 
-/// How the broker's side of an event ended.
+/// The decision on an event that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     Accepted,
@@ -91,18 +92,18 @@ pub(super) struct Bounds {
     pub(super) age: Duration,
 }
 
-/// Between the callers and the sender.
+/// The queue between the callers and the sender.
 #[derive(Debug)]
 pub(super) struct Queue {
     bounds: Bounds,
     state: Mutex<State>,
-    /// What the sender waits for is there.
+    /// Notified when the events that the sender waits for are there.
     arrived: Notify,
-    /// Something was decided, or everything is over.
+    /// Notified when an event is decided, and at the end.
     decided: Notify,
-    /// Something was dropped.
+    /// Notified when an event is dropped.
     dropped: Notify,
-    /// There is a new deadline for closing.
+    /// Notified when there is a new deadline for closing.
     closing: Notify,
 }
 
@@ -111,19 +112,19 @@ struct State {
     waiting: VecDeque<Event>,
     waiting_bytes: usize,
     figures: Figures,
-    /// Events that were ever queued: the last one's number.
+    /// How many events were ever queued, which is the number of the last one.
     arrivals: u64,
     sender: Sender,
     is_closed: bool,
-    /// When what is left is given up.
+    /// When the events that are left are dropped.
     deadline: Option<Instant>,
     is_over: bool,
-    /// Why something was last dropped, in the broker's words.
+    /// The reason for the last drop, in the broker's words.
     why: Option<String>,
     last_id: Option<String>,
 }
 
-/// What the sender waits for: it is woken for that, and not for each event.
+/// What the sender waits for. It is woken for that, and not for each event.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Sender {
     /// It has something to do.
@@ -227,7 +228,7 @@ impl Queue {
         self.dropped.notify_one();
     }
 
-    /// Waits until all is decided that was queued before.
+    /// Waits until all events are decided that were queued before.
     pub(super) async fn flushed(&self) -> Figures {
         let upto = {
             let mut state = self.lock();

@@ -1,22 +1,22 @@
-//! Why an event was not queued.
+//! The reasons for which an event is not queued.
 
 use std::fmt;
 
 use crate::name::Invalid;
 
-/// Why an event was not queued. It was counted.
+/// Why an event was not queued. The drop has been counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejected {
     /// It breaks the rules on topics, types, users, or data; the text says which.
     Invalid(Invalid),
-    /// It is larger than a request, or the whole queue, may be.
+    /// It is larger than a request or the whole queue may be.
     TooLarge {
-        /// Its size as it would be sent.
+        /// Its size as it would be sent, in bytes.
         bytes: usize,
-        /// The most that it might have.
+        /// The largest size that is allowed, in bytes.
         most: usize,
     },
-    /// The queue is full: the broker does not answer, or not as fast as events come.
+    /// The queue is full: the broker does not answer, or not as fast as events are published.
     Full,
     /// The publisher was closed.
     Closed,

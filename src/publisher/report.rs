@@ -1,4 +1,4 @@
-//! Tells of events that were dropped: at once, and then seldom, however many they are.
+//! Reports dropped events: the first at once, and then at most every ten seconds, however many there are.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -15,15 +15,15 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Events that were dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Those since the last report, by reason.
+    /// Events dropped since the last report, by reason.
     pub dropped: Dropped,
-    /// Why the last one was dropped that the broker refused or could not be asked about: its own words.
+    /// The reason for the last drop, in the broker's words, if the broker refused the event or could not be reached.
     pub why: Option<String>,
-    /// What became of all that was published so far.
+    /// Figures of all events that were published so far.
     pub figures: Figures,
 }
 
-/// Whom it is told.
+/// The callback that gets the reports.
 #[derive(Clone)]
 pub(super) struct OnReport(pub(super) Arc<dyn Fn(&Report) + Send + Sync>);
 
@@ -33,7 +33,7 @@ impl fmt::Debug for OnReport {
     }
 }
 
-/// The one who tells it.
+/// Makes the reports.
 #[derive(Debug)]
 pub(super) struct Reporter {
     queue: Arc<Queue>,
@@ -47,7 +47,7 @@ impl Reporter {
         Reporter { queue, service, on_report, told: Mutex::default() }
     }
 
-    /// Reports for as long as it is run.
+    /// Reports for as long as it is polled.
     pub(super) async fn run(&self) -> std::convert::Infallible {
         loop {
             self.queue.has_dropped().await;
@@ -56,7 +56,7 @@ impl Reporter {
         }
     }
 
-    /// Reports what was dropped since it did so before, if anything was.
+    /// Reports the events that were dropped since the last report, if there are any.
     pub(super) fn report(&self) {
         let (figures, why) = self.queue.drops();
         let told = std::mem::replace(&mut *lock(&self.told), figures.dropped);

@@ -1,4 +1,4 @@
-//! Takes what was published from the queue, sends it, and tries again until each event is decided.
+//! Takes events from the queue, sends them, and tries again until each is accepted or dropped.
 //!
 //! One request is under way at a time, and the next batch is taken when the one before is decided. So the queue's order
 //! is the order in which the broker accepts, also where a request has to be made again, and while a request is under
@@ -22,15 +22,15 @@ use super::encode::Event;
 use super::queue::{Decision, Queue};
 use crate::client::Client;
 
-/// Where events are published.
+/// The path that events are posted to.
 const BROADCAST: &str = "/api/v1/events/broadcast";
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The most of an answer that is read.
+/// The most bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// The most of an error's text that is passed on, in characters.
+/// The longest text of an error that is passed on, in characters.
 const WHY_MAX: usize = 300;
 
 /// The first wait before a request is made again, at most; each further one may be twice as long.
@@ -39,7 +39,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// How requests are made.
+/// The settings of requests.
 #[derive(Debug, Clone)]
 pub(super) struct Manner {
     /// How long an answer may take.
@@ -50,7 +50,7 @@ pub(super) struct Manner {
     pub(super) age: Duration,
 }
 
-/// The one who sends.
+/// Sends the queue's events.
 #[derive(Debug)]
 pub(super) struct Sender {
     pub(super) client: Client,
@@ -58,7 +58,7 @@ pub(super) struct Sender {
     pub(super) manner: Manner,
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum Attempt {
     /// The broker has accepted all of it, the last event by this id.
@@ -254,8 +254,8 @@ fn body(events: &[Event]) -> Bytes {
     body.into()
 }
 
-/// A wait that nobody else chooses too: any time up to a bound that doubles (exponential backoff with full jitter), so
-/// that many publishers do not come back together.
+/// A random wait up to a bound that doubles (exponential backoff with full jitter), so that many publishers do not come
+/// back together.
 fn backoff(failures: u32) -> Duration {
     let most = BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
     // Seeded by the operating system anew each time: 53 bits of it, as a fraction.
@@ -263,7 +263,7 @@ fn backoff(failures: u32) -> Duration {
     most.mul_f64(chance as f64 / (1_u64 << 53) as f64)
 }
 
-/// Makes the keys of requests: what nobody else has, and a number.
+/// Makes the idempotency keys of requests: a random prefix and a number.
 struct Keys {
     publisher: String,
     last: u64,

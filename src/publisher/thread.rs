@@ -1,4 +1,4 @@
-//! The publisher's thread, and waiting for it in a thread that has no runtime.
+//! The publisher's thread, and `block_on` for callers without a runtime.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -14,10 +14,10 @@ use super::queue::Queue;
 use super::report::Reporter;
 use super::sender::Sender;
 
-/// Starts the thread that sends and reports. It has a runtime of its own, so that callers need none, and none of theirs
-/// that is busy or ends holds the sending up.
+/// Starts the thread that sends and reports. The thread has a runtime of its own, so that callers need none, and a
+/// caller's runtime that is busy or ends does not delay the sending.
 pub(super) fn start(sender: Sender, reporter: Reporter) -> io::Result<()> {
-    /// Ends the publisher with its thread, also where that panics: nobody waits for what will not come.
+    /// Ends the publisher with its thread, even if the thread panics, so that no caller waits for ever.
     struct End(Arc<Queue>);
     impl Drop for End {
         fn drop(&mut self) {
@@ -31,17 +31,17 @@ pub(super) fn start(sender: Sender, reporter: Reporter) -> io::Result<()> {
         let end = End(sender.queue.clone());
         let queue = sender.queue.clone();
         runtime.block_on(until(queue.time_is_over(), beside(reporter.run(), sender.run())));
-        // Before who closes it goes on, and perhaps ends the process.
+        // Before a caller of `close` goes on, and perhaps ends the process.
         queue.abandon();
         reporter.report();
         drop(end);
-        // A name that is still being looked up is not waited for.
+        // This does not wait for a DNS lookup that is still running.
         runtime.shutdown_background();
     })?;
     Ok(())
 }
 
-/// Runs `work` to its end, or to when `cut` has one.
+/// Runs `work` until it ends or `cut` does.
 async fn until(cut: impl Future<Output = ()>, work: impl Future<Output = ()>) {
     let (mut cut, mut work) = (pin!(cut), pin!(work));
     poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -51,7 +51,7 @@ async fn until(cut: impl Future<Output = ()>, work: impl Future<Output = ()>) {
     .await;
 }
 
-/// Runs `work` to its end, and beside it what has none.
+/// Runs `work` to its end, and `endless` beside it.
 async fn beside(endless: impl Future<Output = Infallible>, work: impl Future<Output = ()>) {
     let endless = async {
         endless.await;
@@ -59,7 +59,7 @@ async fn beside(endless: impl Future<Output = Infallible>, work: impl Future<Out
     until(endless, work).await;
 }
 
-/// Runs a future in this thread, which sleeps while it waits.
+/// Runs a future in this thread, which sleeps while the future waits.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
