@@ -47,7 +47,7 @@ pub fn pass(metadata: &'static Metadata<'static>) -> Option<u64> {
 /// Writes how many lines were held back, once their minute is over; all of them `at_the_end`.
 pub fn tell(at_the_end: bool) {
     for (metadata, held_back) in LIMIT.take(Instant::now(), at_the_end) {
-        let place = format_args!("{}:{}", metadata.target(), metadata.line().unwrap_or_default());
+        let place = format!("{}:{}", metadata.target(), metadata.line().unwrap_or_default());
         match *metadata.level() {
             Level::ERROR => tracing::error!(target: TELLER, %place, held_back, "more lines of a place were held back"),
             Level::WARN => tracing::warn!(target: TELLER, %place, held_back, "more lines of a place were held back"),
