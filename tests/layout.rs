@@ -253,6 +253,18 @@ fn only_one_file_writes_server_sent_events() {
 }
 
 #[test]
+fn table_of_files_names_tests_that_exist() {
+    let (_, _, lib) = sources().into_iter().find(|(module, ..)| module == "lib").expect("there is a lib.rs");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let rows: Vec<&str> = lib.lines().filter(|line| line.starts_with("//! | `")).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        let named: Vec<&str> = row.split('|').nth(3).unwrap_or_default().split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty() && named.iter().all(|name| tests.join(name).is_file()), "{row}");
+    }
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     for (_, path, text) in sources() {
         assert!(text.starts_with("//!"), "{} does not begin with what it is", path.display());
