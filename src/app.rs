@@ -44,7 +44,7 @@ pub enum Cannot {
     Setting(String),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
-    /// The system does not give what it needs.
+    /// The system refuses a resource that it needs.
     Start(io::Error),
 }
 
@@ -227,7 +227,7 @@ async fn feed_watchdog(service: Arc<Service>, every: Duration) {
 /// How often the file of keys is looked at.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(2);
 
-/// Who is let in, and as whom TLS is spoken.
+/// The parts that decide about access, and TLS.
 fn doors(config: &Config) -> Result<(Access, Option<Tls>), String> {
     let tls = config.tls.as_ref().map(|tls| Tls::load(tls, Timestamp::now())).transpose()?;
     let (keys, limits) = (Keys::new(config.keys.clone()), Limits::new(config.limit.clone()));

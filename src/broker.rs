@@ -18,12 +18,12 @@ use crate::log::listening::Listening;
 use crate::log::{Filter, Held, Log, LogConfig, TopicFigures};
 use crate::pattern::Pattern;
 
-/// What a stream asks for.
+/// A request for a stream.
 #[derive(Debug)]
 pub struct Subscription<'a> {
     /// The topics, at least one pattern.
     pub topics: &'a [Pattern],
-    /// What of their events; everything where absent.
+    /// The filter of their events; every event where absent.
     pub filter: Option<Filter>,
     /// The topics as they were written.
     pub topics_text: &'a str,
@@ -35,7 +35,7 @@ pub struct Subscription<'a> {
     pub client_id: &'a str,
     /// How its body is framed.
     pub framing: Framing,
-    /// Who listens, where that is to be kept.
+    /// The listener, where that is to be kept.
     pub session: Option<Box<Session>>,
     /// Its part of what its address and its user may hold, given back when it ends.
     pub shares: Option<Box<StreamShares>>,
@@ -44,7 +44,7 @@ pub struct Subscription<'a> {
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy)]
 pub enum Start<'a> {
-    /// With what comes from now on.
+    /// With new events.
     Now,
     /// After the event with this id.
     After(&'a str),
@@ -97,7 +97,7 @@ pub enum Refused {
     Draining(Duration),
 }
 
-/// What became of a publish.
+/// The result of a publish.
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
     /// The last event's sequence number.
@@ -140,7 +140,7 @@ impl Broker {
     /// Starts the shards over an empty log.
     ///
     /// # Errors
-    /// Where the system does not give what the shards need.
+    /// Where the system refuses a resource that the shards need.
     pub fn start(log: LogConfig, fanout: &FanoutConfig) -> io::Result<Broker> {
         let started = Timestamp::now();
         let log = Arc::new(Log::new(log, fanout.shards, Epoch::fresh(started)));
@@ -149,7 +149,7 @@ impl Broker {
         Ok(Broker { log, fanout, retry, started, drain: OnceLock::new(), first_gaps: FirstGaps::default() })
     }
 
-    /// Accepts events, all or (by its caller) none, and wakes those who want them. Waits for no subscriber.
+    /// Appends events to the log and wakes the shards that have streams for them. Does not wait for any stream.
     pub fn publish(&self, drafts: Vec<Draft>, now: Timestamp) -> Published {
         let appended = self.log.append(drafts, now);
         self.fanout.notify(appended.shards, appended.last);
@@ -167,7 +167,7 @@ impl Broker {
         let seat = self.fanout.take_seat().ok_or(Refused::Full)?;
         let shard = self.fanout.next_shard();
         let listening = self.log.join(asked.topics, asked.filter, shard);
-        // After joining: what is published from here on is after this head, or wakes the shard.
+        // After joining: an event published from here on is after this head, or wakes the shard.
         let (cursor, told, gap) = self.place(asked.start, &listening, self.log.head());
 
         let connected = frame::Connected {
@@ -216,7 +216,7 @@ impl Broker {
                     None => (0, None),
                 };
                 let last_cursor = last.map_or(0, |n| self.log.cursor_before_last(interest, n));
-                // Whoever asked for the last few does not miss what is before them.
+                // A stream that asked for the last few events does not miss the ones before them.
                 let gap = gap.filter(|_| last_cursor <= since_cursor);
                 (since_cursor.max(last_cursor), lost, gap)
             }
@@ -237,7 +237,7 @@ impl Broker {
         None
     }
 
-    /// Opens an admitted stream whose bytes somebody else writes, taking them from what this gives.
+    /// Opens an admitted stream that the caller writes: the bytes come from the body that this gives.
     pub fn pull(&self, admitted: Admitted) -> Puller {
         let (shard, arrival) = admitted.arrival(Vec::new());
         self.fanout.attach(shard, arrival, &self.log)
@@ -324,7 +324,7 @@ impl Broker {
         totals
     }
 
-    /// What the log keeps.
+    /// The figures of the log.
     pub fn held(&self) -> Held {
         self.log.held()
     }
@@ -344,7 +344,7 @@ impl Broker {
         self.drain.get().is_some()
     }
 
-    /// Lets no more streams in. Publishing goes on: those who still listen still hear.
+    /// Lets no more streams in. Publishing goes on for the streams that are still open.
     pub fn begin_drain(&self, plan: DrainPlan) {
         // A second one would change what those who were refused have been told.
         let _ = self.drain.set(plan);

@@ -1,4 +1,4 @@
-//! Who is asking: a request's token or key becomes what its sender may do.
+//! Access: the token or the key of a request becomes the rights of its sender.
 //!
 //! A listener shows a token: in `Authorization: Bearer` (RFC 6750, section 2.1), in the query as `access_token` (2.3;
 //! `EventSource` sets no headers), or in a cookie whose name is set. A publisher shows a key, in `X-API-Key` or as a
@@ -24,7 +24,7 @@ use crate::limit::{Allowance, Exceeded, Limits};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What requests are measured by.
+/// The parts that requests are measured by.
 #[derive(Debug)]
 pub struct Access {
     mode: Mode,
@@ -35,14 +35,14 @@ pub struct Access {
     proxies: ProxyConfig,
 }
 
-/// Who publishes.
+/// The publisher.
 #[derive(Debug, Clone)]
 pub enum Publisher {
     /// Anybody, where neither keys nor tokens are set up.
     Anyone,
     /// A service with a key.
     Key(Arc<Key>),
-    /// Somebody with a token.
+    /// A user with a token.
     Token(Identity),
 }
 
@@ -83,7 +83,7 @@ impl Publisher {
     }
 }
 
-/// What a request shows of who sends it. It is a secret, hence no `Debug`.
+/// The credential in a request. It is a secret, hence no `Debug`.
 enum Shown<'a> {
     Key(&'a str),
     Token(Cow<'a, str>),
@@ -93,7 +93,7 @@ impl Access {
     /// Rules by these settings.
     ///
     /// # Errors
-    /// Where tokens cannot be verified with what was set: says what was expected.
+    /// Where the settings do not allow to verify tokens: says what was expected.
     pub fn new(tokens: &TokenConfig, keys: Keys, limits: Limits, proxies: ProxyConfig) -> Result<Access, String> {
         let verifier = match tokens.mode {
             Mode::Off => None,
@@ -107,7 +107,7 @@ impl Access {
         &self.keys
     }
 
-    /// What everybody may have.
+    /// The limits for everybody.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -117,7 +117,7 @@ impl Access {
         self.proxies.client(peer, headers)
     }
 
-    /// What verifies tokens, where they are looked at.
+    /// The verifier of tokens, where tokens are looked at.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.verifier.as_ref()
     }
@@ -137,10 +137,10 @@ impl Access {
         self.mode == Mode::Off && !self.keys.are_set_up()
     }
 
-    /// Who wants to listen.
+    /// The identity of a listener.
     ///
     /// # Errors
-    /// [`Denied`], where a token is needed or one that was shown is no good.
+    /// [`Denied`], where a token is missing or no good.
     pub fn listener(&self, head: &Parts, now: Timestamp) -> Result<Listener, Denied> {
         let Some(verifier) = &self.verifier else { return Ok(Listener::Anyone) };
         let in_query = access_token(head.uri.query().unwrap_or_default())?;
@@ -158,10 +158,10 @@ impl Access {
         }
     }
 
-    /// Who wants to publish.
+    /// The identity of a publisher.
     ///
     /// # Errors
-    /// [`Denied`], where a key or token is needed or one that was shown is no good.
+    /// [`Denied`], where a key or token is missing or no good.
     pub fn publisher(&self, headers: &HeaderMap, now: Timestamp) -> Result<Publisher, Denied> {
         if self.is_open_to_publishers() {
             return Ok(Publisher::Anyone);
@@ -235,7 +235,8 @@ impl Access {
         }
     }
 
-    /// What the headers show: a key in `X-API-Key`, else what `Authorization: Bearer` has. Other schemes are for others.
+    /// The credential in the headers: the key in `X-API-Key`, else the one of `Authorization: Bearer`. Other schemes are
+    /// ignored.
     fn shown<'a>(&self, headers: &'a HeaderMap) -> Result<Option<Shown<'a>>, Denied> {
         if let Some(key) = only(headers, &X_API_KEY)? {
             return Ok(Some(Shown::Key(key)));

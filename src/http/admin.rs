@@ -1,4 +1,4 @@
-//! What operators ask: who listens, to what, and that somebody's streams end.
+//! The operators' endpoints: they list the open streams and the topics, and end the streams of a user or a token.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ const PAGE: usize = 100;
 struct Streams {
     success: bool,
     streams: Vec<Stream>,
-    /// What to give as `after` for the next page; absent on the last.
+    /// The value of `after` for the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -63,7 +63,7 @@ fn maybe_moment<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Res
     }
 }
 
-/// `GET /api/v1/admin/streams`: who listens, a page at a time.
+/// `GET /api/v1/admin/streams`: the open streams, a page at a time.
 ///
 /// # Errors
 /// Where a parameter cannot be read.

@@ -18,16 +18,16 @@ use hyper::{Request, Response, StatusCode, Uri};
 use super::reply::{Problem, Reply};
 use super::routes::Route;
 
-/// How a page relates to whom it asks (W3C, "Fetch Metadata Request Headers": "The Sec-Fetch-Site HTTP Request
+/// The relation of a page's origin to ours (W3C, "Fetch Metadata Request Headers": "The Sec-Fetch-Site HTTP Request
 /// Header").
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What pages may send beyond what they always may. With credentials `*` is no wildcard, and `Authorization` is never
-/// under it (Fetch, "HTTP responses").
+/// Request fields that pages may send besides the safelisted ones. With credentials `*` is no wildcard, and `Authorization`
+/// is never under it (Fetch, "HTTP responses").
 const ALLOWED_HEADERS: &str =
     "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-Id, X-API-Key, Cache-Control";
 
-/// What pages may read beyond what they always may.
+/// Response fields that pages may read besides the safelisted ones.
 const EXPOSED_HEADERS: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, X-Refused, X-Ignored, \
                                X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
 
@@ -37,7 +37,7 @@ const MAX_AGE_S: &str = "7200";
 /// A field of an answer's head.
 pub type Field = (&'static str, HeaderValue);
 
-/// What the settings name: one origin, or `*` for all.
+/// An entry of the setting: one origin, or `*` for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// `*`.

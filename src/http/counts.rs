@@ -1,4 +1,4 @@
-//! What is counted of connections and requests.
+//! Counters of connections and requests.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::histogram::Histogram;
 use crate::sync::lock;
 
-/// What the accepting side counts.
+/// Counters of the accepting side.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Connections accepted.

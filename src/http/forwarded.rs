@@ -1,4 +1,4 @@
-//! The client's address, as far as it can be believed: what a trusted proxy says of it, else the connection's.
+//! The client's address: the one that a trusted proxy names, else the connection's.
 //!
 //! Anybody can send these headers, so only what a trusted proxy has added at the right end counts: from there to the
 //! left each address was seen by the proxy that is named next to it, up to the first that is not trusted.

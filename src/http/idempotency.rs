@@ -24,7 +24,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key in the header, in bytes.
 const KEY_MAX: usize = 256;
 
-/// Bounds on what is remembered.
+/// Bounds on the remembered answers.
 #[derive(Debug, Clone)]
 pub struct IdempotencyConfig {
     /// How long an answer is kept, from when it was first given; with zero, nothing is, and every publish is a first.
@@ -33,7 +33,7 @@ pub struct IdempotencyConfig {
     pub max_keys: usize,
 }
 
-/// What a publisher calls a publish. Two publishers may use the same words for different things.
+/// An idempotency key with its publisher. Two publishers may use the same key for different requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
     /// Who the publisher is.
@@ -59,7 +59,7 @@ pub fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-/// What was answered.
+/// A remembered answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// It was done now.
@@ -68,7 +68,7 @@ pub enum Answer {
     Repeat(Bytes),
 }
 
-/// What is told of the answers kept.
+/// The figures of the remembered answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Figures {
     /// Answers kept now.
@@ -165,7 +165,7 @@ impl Answers {
         Ok(Answer::First(answer))
     }
 
-    /// Lets go of what is past its window; to be called about once a second.
+    /// Drops answers that are past their window; to be called about once a second.
     pub fn expire(&self, now: Timestamp) {
         self.lock().expire(self.config.window, now);
     }

@@ -224,7 +224,7 @@ impl Scrape {
     }
 }
 
-/// What is being written.
+/// The text being written.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {

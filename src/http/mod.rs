@@ -1,4 +1,4 @@
-//! The endpoints: what is asked, in terms of the broker, and what is answered.
+//! The endpoints: they read requests, ask the broker, and answer.
 
 pub mod access;
 pub mod admin;

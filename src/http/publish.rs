@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::event::{self, Draft, Ignored, Invalid};
 use crate::trace;
 
-/// Bounds on what is published.
+/// Bounds on a publish.
 #[derive(Debug, Clone)]
 pub struct PublishConfig {
     /// A body's size in bytes.

@@ -1,4 +1,4 @@
-//! Answers, and the one place where what went wrong becomes a status.
+//! Answers. This is the one place where a problem becomes a status.
 
 use std::fmt::Display;
 use std::hash::{BuildHasher as _, RandomState};
@@ -35,7 +35,7 @@ const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Whose connections are too many.
+/// The bound that a connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crowd {
     /// The broker's: it holds as many as it may that are not streams.
@@ -44,7 +44,7 @@ pub enum Crowd {
     Address,
 }
 
-/// What can be wrong with a request.
+/// The reasons for refusing a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// It breaks the contract; the text says how.
@@ -63,7 +63,7 @@ pub enum Problem {
     MediaType(String),
     /// There is no room for the stream.
     Refused(Refused),
-    /// Whoever asks may not have it.
+    /// The sender may not do it.
     Forbidden(String),
     /// A preflight for a page whose origin is not let in.
     OriginNotAllowed,
@@ -81,7 +81,7 @@ pub enum Problem {
     HeadTooLarge(usize),
     /// Its head did not come in time.
     HeadTooSlow,
-    /// It does not show who it comes from.
+    /// Its credential is missing or no good.
     Denied(Denied),
 }
 

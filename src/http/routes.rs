@@ -13,7 +13,7 @@ pub const STATS: &str = "/api/v1/events/stats";
 /// The stats as a stream.
 pub const STATS_STREAM: &str = "/api/v1/events/stats/stream";
 
-/// What a request can be for.
+/// The purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// A stream of events.
@@ -40,7 +40,7 @@ pub enum Endpoint {
     Topics,
 }
 
-/// A path, and what it knows.
+/// A path with its methods.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Route {
     /// The path.

@@ -35,14 +35,14 @@ const ID_MAX: usize = 256;
 const PARAMETERS: [&str; 9] =
     ["topics", "types", "user_id", "last_event_id", "lastEventId", "since", "last", "limit", "access_token"];
 
-/// Bounds on what a stream may ask for.
+/// Bounds on a request for a stream.
 #[derive(Debug, Clone)]
 pub struct SubscribeConfig {
     /// Topics that one stream may name, and types.
     pub max_topics: usize,
 }
 
-/// What a request for a stream asks, read but not yet granted.
+/// A request for a stream, read but not yet granted.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
     topics: Vec<Pattern>,
@@ -219,10 +219,10 @@ fn since(text: &str, now: Timestamp) -> Result<Steady, Problem> {
     Err(Problem::parameter("since", format!("{text:?}; {expected}")))
 }
 
-/// Who asks for a stream, over what.
+/// The sender of a request for a stream, and its connection.
 #[derive(Debug)]
 pub struct Asker<'a> {
-    /// Who it is.
+    /// The listener's identity.
     pub listener: &'a Listener,
     /// The client's address.
     pub client: IpAddr,
@@ -230,7 +230,7 @@ pub struct Asker<'a> {
     pub framing: Framing,
     /// The request's name.
     pub request_id: &'a str,
-    /// Whether operators may ask who listens.
+    /// Whether operators may list streams.
     pub listed: bool,
 }
 
@@ -282,7 +282,7 @@ pub fn subscribe(
 /// A stream that was let in, and its response's head.
 #[derive(Debug)]
 pub struct Opening {
-    /// What the broker keeps of it.
+    /// The broker's part of it.
     pub admitted: Admitted,
     /// Whether it is a stream of stats, which is another broker's.
     pub is_of_stats: bool,

@@ -1,4 +1,4 @@
-//! All figures of one moment, from wherever they are counted; what is shown of them is for others to say.
+//! All figures at one moment, gathered from the places that count them. The stats and the metrics choose from them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -33,11 +33,11 @@ pub struct Sources<'a> {
     pub broker: &'a Broker,
     /// The answers kept for repeats.
     pub answers: &'a Answers,
-    /// What everybody may have.
+    /// The limits for everybody.
     pub limits: &'a Limits,
-    /// What is counted of connections and requests.
+    /// The counters of connections and requests.
     pub counts: &'a Counts,
-    /// What TLS has counted, where it is spoken.
+    /// The counters of TLS, where it is spoken.
     pub tls: Option<TlsFigures>,
     /// Figures of the key set for tokens, where there is one.
     pub key_set: Option<KeySetFigures>,
@@ -64,13 +64,13 @@ pub struct Figures {
     pub states: Survey,
     /// How far behind the slowest stream is: in events of all topics, and since when the first of them has waited.
     pub slowest: (u64, Duration),
-    /// What the shards have counted.
+    /// The counters of the shards.
     pub totals: Totals,
-    /// What the log keeps.
+    /// The figures of the log.
     pub held: Held,
-    /// What is kept of publishes that may be repeated.
+    /// The figures of the remembered answers.
     pub idempotency: idempotency::Figures,
-    /// What was over limits.
+    /// The counters of the limits.
     pub limits: LimitTotals,
     /// Connections accepted.
     pub accepted: u64,
@@ -88,17 +88,17 @@ pub struct Figures {
     pub publishes: Observed,
     /// Requests refused, by the code of their answer.
     pub problems: BTreeMap<&'static str, u64>,
-    /// What TLS has counted.
+    /// The counters of TLS.
     pub tls: Option<TlsFigures>,
     /// Figures of the key set for tokens, where there is one.
     pub key_set: Option<KeySetFigures>,
-    /// What the process uses.
+    /// The process's use of memory, CPU and files.
     pub usage: Usage,
-    /// What happened lately.
+    /// The rates of late.
     pub lately: Lately,
 }
 
-/// What happened between two moments.
+/// The differences between two moments.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lately {
     /// How long that was.
@@ -119,7 +119,7 @@ pub struct Lately {
     pub waited: Observed,
 }
 
-/// What only ever grows, at one moment.
+/// The growing counters at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -147,7 +147,7 @@ impl Sample {
     }
 }
 
-/// What was counted a little earlier.
+/// The counters a little earlier.
 #[derive(Debug, Default)]
 pub struct Recent {
     samples: Mutex<VecDeque<Sample>>,

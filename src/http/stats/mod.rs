@@ -28,7 +28,7 @@ pub use monitor::Monitor;
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What is told of the broker. The Go gateway's two keys come first.
+/// The stats as JSON. The Go gateway's two keys come first.
 #[derive(Serialize)]
 struct Stats {
     connected_clients: usize,
@@ -56,7 +56,7 @@ struct Stats {
     key_set: Option<KeySetFigures>,
     /// Requests that were refused, by the code of their answer.
     problems: BTreeMap<&'static str, u64>,
-    /// Those asked for, or the busiest; absent for whom they are not.
+    /// The topics asked for, or the busiest; absent where the sender may not see topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     topics: Option<Vec<Topic>>,
 }
@@ -67,7 +67,7 @@ struct Slowest {
     seconds: f64,
 }
 
-/// What happened a second, lately.
+/// Rates a second, of late.
 #[derive(Serialize)]
 struct Rates {
     window_seconds: f64,
@@ -111,7 +111,7 @@ struct Connections {
     requests: usize,
 }
 
-/// What is told of a topic, where operators ask too.
+/// A topic's figures.
 #[derive(Debug, Serialize)]
 pub(super) struct Topic {
     topic: Arc<str>,

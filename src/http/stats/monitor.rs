@@ -16,10 +16,10 @@ use crate::fanout::{DrainPlan, FanoutConfig};
 use crate::log::LogConfig;
 use crate::sync::lock;
 
-/// Where its events go, and what they are.
+/// The topic and the type of its events.
 const TOPIC: &str = "stats";
 
-/// Who looks at them: some people, each with a page or two.
+/// The most streams of it: some people, each with a page or two.
 const STREAMS_MAX: usize = 64;
 
 /// Events kept, one a second, for a page to begin with something to show.
@@ -28,7 +28,7 @@ const KEPT: usize = 300;
 /// How long it goes on when nobody looks any more: a page that is loaded again goes on too.
 const LINGER: Duration = Duration::from_secs(300);
 
-/// The broker of stats. It starts with the first who asks, and costs nothing before.
+/// The broker of stats. It starts with the first stream, and costs nothing before.
 #[derive(Debug)]
 pub struct Monitor {
     fanout: FanoutConfig,
@@ -55,7 +55,7 @@ impl Monitor {
     /// The broker; it is started if it was not yet.
     ///
     /// # Errors
-    /// Where the system does not give what it needs.
+    /// Where the system refuses a resource that it needs.
     pub fn broker(&self) -> io::Result<&Broker> {
         if let Some(broker) = self.broker.get() {
             return Ok(broker);
