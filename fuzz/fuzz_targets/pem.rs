@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fanfare::auth::token::{ClaimsConfig, KeySource, Mode, TokenConfig, Verifier};
 use fanfare::clock::Timestamp;
-use fanfare::server::tls::{Files, Source, Tls, TlsConfig};
+use fanfare::tls::{Files, Source, Tls, TlsConfig};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
